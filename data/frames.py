@@ -1,0 +1,186 @@
+"""Frames of a source by (video, frame numbers): from a decoded copy where it fits, else decoded on demand.
+
+The decoded copy (`frame_file.py`) is made once per source and resolution, in a cache folder, and named after the
+source's fingerprint, so every later run finds it. Whether it fits is decided from the index, before anything is
+decoded. A cache folder that cannot be written or a full disk costs speed, not the run: one warning, and frames are
+decoded on demand. The pixels are the same either way.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jepa.data.decode import Backend, decode, scaled_size
+from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
+from jepa.data.source import SampleInfo, Source
+from jepa.data.workers import Loader, usable_workers
+from jepa.errors import ConfigError, DataError
+from jepa.logs import get_logger, progress
+
+GIGABYTE = 10**9
+
+DECODED_BYTES_PER_WORKER = 64 * 10**6
+"""Fewer pixels than this are decoded before another process has started."""
+
+
+def stored_side(size: int) -> int:
+    """Short side, in pixels, at which frames are kept for clips of `size` x `size`.
+
+    A quarter larger than the clip, as 280 is for 224: a random crop then has room, and frames of ordinary
+    videos do not fill the disk.
+    """
+    return -(-size * 5 // 4)
+
+
+def default_cache() -> Path:
+    """$JEPA_CACHE, or ~/.cache/jepa."""
+    return Path(os.environ.get("JEPA_CACHE") or Path.home() / ".cache" / "jepa")
+
+
+class Frames:
+    """Frames of the videos of one source, at most `short_side` pixels on the short side.
+
+    Pickles as its settings: a worker process maps the file again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        short_side: int,
+        budget_gb: float,
+        cache: Path | None = None,
+        backend: Backend = "auto",
+        workers: int = 0,
+    ) -> None:
+        """Find or make the decoded copy.
+
+        Args:
+            source: the videos.
+            short_side: larger frames are scaled down to it; smaller ones stay as they are.
+            budget_gb: largest decoded copy, in gigabytes (10^9 bytes); 0 for none.
+            cache: folder of the copy; by default $JEPA_CACHE or ~/.cache/jepa.
+            backend: the decoder.
+            workers: processes that decode while the copy is made.
+
+        Raises:
+            ConfigError: a negative budget.
+            DataError: a video cannot be decoded.
+        """
+        if budget_gb < 0:
+            raise ConfigError(f"loader.cache_gb is {budget_gb}, expected 0 (no cache) or more")
+        self.source = source
+        self.short_side = short_side
+        self.backend = backend
+        self.workers = workers
+        self.path = (cache or default_cache()) / _file_name(source, short_side)
+        self._file = self._find_or_make(int(budget_gb * GIGABYTE))
+        self.cached = self._file is not None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_file": None}
+
+    def window(self, index: int, frame_ids: Sequence[int]) -> np.ndarray:
+        """The frames `frame_ids` of video `index`: uint8 (T, H, W, 3), possibly a read-only view.
+
+        Raises:
+            DataError: the video cannot be decoded.
+        """
+        if not self.cached:
+            return self._decode(index, frame_ids)
+        if self._file is None:
+            self._file = _open_again(self.path, len(self.source))
+        return _select(self._file.video(index), frame_ids)
+
+    def _decode(self, index: int, frame_ids: Sequence[int]) -> np.ndarray:
+        info = self.source.info(index)
+        video = self.source.read(index)
+        return decode(video, frame_ids, backend=self.backend, short_side=self.short_side, name=info.key)
+
+    def _decode_all(self, index: int) -> np.ndarray:
+        return self._decode(index, range(self.source.info(index).frames))
+
+    def _find_or_make(self, budget: int) -> FrameFile | None:
+        """The decoded copy, or None if frames are to be decoded on demand; the log says which, and why."""
+        name, size = self.source.name, decoded_bytes(self.source, self.short_side, budget)
+        if size is None:
+            _log().info("%s: decoding on demand, its frames exceed loader.cache_gb %g", name, budget / GIGABYTE)
+            return None
+        try:
+            return self._open() or self._make(size)
+        except OSError as error:
+            reason = error.strerror or error
+            _log().warning("%s: decoding on demand, cannot write the frame cache %s: %s", name, self.path, reason)
+            return None
+
+    def _open(self) -> FrameFile | None:
+        try:
+            file = FrameFile(self.path, len(self.source))
+        except FileNotFoundError:
+            return None
+        except DamagedFileError as error:
+            _log().warning("%s: making the frame cache %s again, %s", self.source.name, self.path, error)
+            return None
+        _log().info("%s: frames from %s (%.2f GB)", self.source.name, self.path, file.bytes / GIGABYTE)
+        return file
+
+    def _make(self, size: int) -> FrameFile:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(self.path.parent).free < size:
+            raise OSError(f"{size / GIGABYTE:.2f} GB needed, disk full")
+        count = len(self.source)
+        videos = progress(self._decode_source(size), f"decoding {self.source.name}", count)
+        write_frame_file(self.path, videos, count)
+        _log().info("%s: %d videos decoded to %s (%.2f GB)", self.source.name, count, self.path, size / GIGABYTE)
+        return FrameFile(self.path, count)
+
+    def _decode_source(self, size: int) -> Iterator[np.ndarray]:
+        workers = usable_workers(self.workers, size // DECODED_BYTES_PER_WORKER)
+        numbers = range(len(self.source))
+        return iter(Loader(self._decode_all, numbers, workers=workers if workers > 1 else 0))
+
+
+def decoded_bytes(source: Source, short_side: int, limit: int) -> int | None:
+    """Bytes of all frames of a source, or None as soon as they exceed `limit`."""
+    total = 0
+    for index in range(len(source)):
+        total += _video_bytes(source.info(index), short_side)
+        if total > limit:
+            return None
+    return total
+
+
+def _video_bytes(info: SampleInfo, short_side: int) -> int:
+    height, width = scaled_size(info.height, info.width, short_side)
+    return info.frames * height * width * 3
+
+
+def _select(video: np.ndarray, frame_ids: Sequence[int]) -> np.ndarray:
+    """Evenly spaced frames as a view, others as a copy."""
+    first, last = frame_ids[0], frame_ids[-1]
+    step = frame_ids[1] - first if len(frame_ids) > 1 else 1
+    if step > 0 and tuple(frame_ids) == tuple(range(first, last + 1, step)) and last < len(video):
+        return video[first : last + 1 : step]
+    return video[list(frame_ids)]
+
+
+def _open_again(path: Path, count: int) -> FrameFile:
+    """In a worker process, the copy that the main process found."""
+    try:
+        return FrameFile(path, count)
+    except (OSError, DamagedFileError) as error:
+        raise DataError(f"the frame cache {path} changed during the run ({error}): start the run again") from error
+
+
+def _file_name(source: Source, short_side: int) -> str:
+    readable = re.sub(r"[^\w.-]+", "-", source.name).strip("-.")[-40:]
+    return f"{readable}-{source.fingerprint[:24]}-{short_side}.frames"
+
+
+def _log() -> logging.Logger:
+    return get_logger(__name__)

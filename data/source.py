@@ -1,0 +1,113 @@
+"""What a data set is to the rest of the program: a numbered list of encoded videos with facts about each.
+
+Two kinds exist: shards (`jepa.data.shards`), and plain files (`jepa.data.folder`). `open_source` tells them apart by
+looking. A data set may hold the splits train/ and test/ as sub-folders, each of either kind.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from jepa.errors import DataError
+
+Label = str | int | float
+
+SPLITS = frozenset({"train", "test", "val", "validation"})
+"""Names that sub-folders of a data set have if they are splits and not classes."""
+
+MANIFEST = "manifest.json"
+"""The file that makes a folder of tars a folder of shards."""
+
+
+@dataclass(frozen=True)
+class SampleInfo:
+    """What is known about one video without opening it."""
+
+    key: str
+    """Unique name in its source."""
+    frames: int
+    """Frames that the file holds, counted."""
+    fps: float
+    """Frames per second."""
+    height: int
+    """Pixels, as shown."""
+    width: int
+    """Pixels, as shown."""
+    labels: Mapping[str, Label]
+    """Label name -> value."""
+    origin: str
+    """Path of the file this video was made from."""
+
+
+class Source(Protocol):
+    """A numbered list of encoded videos. Implementations pickle and may be used after a fork."""
+
+    name: str
+    fingerprint: str
+    """Changes when the content does."""
+
+    def __len__(self) -> int: ...
+
+    def info(self, index: int) -> SampleInfo:
+        """Facts of one sample."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded video file. Raises DataError if it is damaged or gone."""
+        ...
+
+    def extra(self, index: int, name: str) -> bytes:
+        """Another member of the sample, such as "masks.npz". Raises KeyError if there is none of that name."""
+        ...
+
+
+def open_source(path: str | Path, split: str | None = "train") -> Source:
+    """Open a folder of shards, a folder with splits, a folder of videos or one video file.
+
+    Args:
+        split: sub-folder to open where `path` holds splits; `path` itself is opened where it holds none.
+
+    Raises:
+        DataError: there is nothing at `path` that can be read; names the first offending file and why.
+    """
+    # Here and not above: these two import the types of this file.
+    from jepa.data.folder import FolderSource
+    from jepa.data.shards import ShardSource
+
+    folder = Path(path).expanduser()
+    if not folder.exists():
+        raise DataError(f"no such file or folder: {folder}")
+    splits = split_folders(folder)
+    if split is not None and splits:
+        if split not in splits:
+            raise DataError(f"{folder} holds {', '.join(sorted(splits))} but no {split}")
+        folder = splits[split]
+    elif splits:
+        raise DataError(f"{folder} holds the splits {', '.join(sorted(splits))}: name one of them")
+    if (folder / MANIFEST).is_file():
+        return ShardSource(folder)
+    tar = next(iter(sorted(folder.glob("*.tar"))), None) if folder.is_dir() else None
+    if tar is not None:
+        raise DataError(f"{tar} has no {MANIFEST} beside it: writing was cut short, or `jepa pack` did not make it")
+    return FolderSource(folder)
+
+
+def has_split(path: str | Path, split: str) -> bool:
+    """Whether the data set at `path` has a sub-folder for this split."""
+    return split in split_folders(Path(path).expanduser())
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Sub-folders that are splits, by name.
+
+    A sub-folder called train may also be a class. It is a split if it holds shards, or if every sub-folder has the name
+    of a split.
+    """
+    if not folder.is_dir() or (folder / MANIFEST).is_file():
+        return {}
+    children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+    named = {child.name: child for child in children if child.name in SPLITS}
+    if len(named) == len(children):
+        return named
+    return {name: child for name, child in named.items() if (child / MANIFEST).is_file()}

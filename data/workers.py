@@ -1,0 +1,118 @@
+"""A function over a range of integers, computed ahead in worker processes and yielded in order.
+
+Everything the loaders of this package hand out (a training batch, an evaluation batch, a decoded video) is a pure
+function of one integer, so parallelism needs neither samplers nor buffers: torch's DataLoader calls the function in
+its workers and puts the results back in order. Results are the same for every number of workers.
+
+Two things are added to the DataLoader. A ConfigError or DataError raised in a worker crosses the process boundary as
+a value and is raised again here, as the one line it is; the DataLoader would wrap it in a traceback. And its private
+generator is ours, so that starting a loader draws nothing from torch's global one.
+
+Workers start from a clean server process (`forkserver`): a fork of a process that has decoded video, opened a GPU or
+written logs from a thread inherits locks that nobody will ever release.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from jepa.errors import ConfigError, DataError
+
+Item = TypeVar("Item")
+
+StartMethod = Literal["forkserver", "spawn", "fork"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker returns in place of an item that could not be made."""
+
+    error: ConfigError | DataError
+
+
+class _Task(Dataset[Item | Failure]):
+    """The function as torch wants it: something with `__getitem__`."""
+
+    def __init__(self, make: Callable[[int], Item]) -> None:
+        self.make = make
+
+    def __getitem__(self, number: int) -> Item | Failure:
+        try:
+            return self.make(number)
+        except (ConfigError, DataError) as error:
+            return Failure(error)
+
+
+class Loader(Generic[Item]):
+    """Iterates over `make(n)` for n in `numbers`, in order; may be iterated again.
+
+    Raises (while iterating):
+        ConfigError, DataError: as raised by `make`.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Item],
+        numbers: range,
+        *,
+        workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+        start_method: StartMethod = "forkserver",
+    ) -> None:
+        """Prepare the workers; they start with the first iteration.
+
+        Args:
+            make: the function; must pickle unless `workers` is 0.
+            numbers: its arguments.
+            workers: processes; 0 computes each item when it is asked for, in this process.
+            prefetch: items that each worker prepares ahead.
+            pin_memory: copy items into page-locked memory (they need a `pin_memory` method).
+            start_method: how processes start.
+        """
+        self.numbers = numbers
+        if workers and start_method == "forkserver":
+            # The server imports this (and with it torch) once; each worker is then a fork of it, in milliseconds.
+            multiprocessing.set_forkserver_preload(["jepa.data.stream"])
+        self.loader: DataLoader[Item | Failure] = DataLoader(
+            _Task(make),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=prefetch if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            multiprocessing_context=start_method if workers else None,
+            worker_init_fn=_start_worker,
+            generator=torch.Generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __iter__(self) -> Iterator[Item]:
+        for item in self.loader:
+            if isinstance(item, Failure):
+                raise item.error
+            yield item
+
+
+def usable_workers(wanted: int, items: int) -> int:
+    """Worker processes worth starting for `items` items: none that would have nothing to do."""
+    if wanted < 0:
+        raise ConfigError(f"loader.workers is {wanted}, expected 0 (no worker processes) or more")
+    return min(wanted, items, 4 * (os.cpu_count() or 1))
+
+
+def _start_worker(_: int) -> None:
+    """One thread per worker. Ctrl-C is for the main process, which still wants its batches while it saves."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)

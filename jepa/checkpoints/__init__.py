@@ -1,0 +1,1 @@
+"""Weights on disk: portable folders (safetensors) and resume files."""

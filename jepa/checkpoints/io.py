@@ -1,0 +1,98 @@
+"""Files that are whole or absent: how the state of a run reaches the disk and comes back.
+
+A job can be killed at any instruction and a disk can fill up at any byte. So a state is written to a temporary file
+in the folder of its destination (renaming is atomic only inside one file system), flushed to the device with
+`fsync`, and moved over the destination with `os.replace`; then the folder itself is synced, so that the new name
+survives a power cut too. A reader sees the old file or the new one, never half of one.
+
+States are read with `weights_only=True`: a checkpoint is data, and no code in it is ever run.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import torch
+
+from jepa.errors import ConfigError, DataError
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes the name `path` only when the block has ended without an error.
+
+    Raises:
+        ConfigError: the file cannot be written (permissions, full disk).
+    """
+    # One fixed name: what a kill leaves behind is overwritten by the next save instead of piling up.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        reason = _disk_error(error)
+        if reason is None or not isinstance(error, Exception):
+            raise
+        raise ConfigError(f"cannot write {path}: {reason}; free space or choose another place") from error
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Write a state dictionary atomically. Raises ConfigError when it cannot be written."""
+    with atomic_write(path) as file:
+        torch.save(state, file)
+
+
+def load_state(path: Path, *, map_location: Any = "cpu", lazy: bool = False) -> dict[str, Any]:
+    """Read a state dictionary.
+
+    Args:
+        path: file written by `save_state`.
+        map_location: device of the tensors, as in `torch.load`.
+        lazy: map the file into memory instead of reading the tensors; to look at small entries of a large file.
+
+    Raises:
+        DataError: there is no such file, or it is damaged or no checkpoint.
+    """
+    try:
+        state = torch.load(path, map_location=map_location, weights_only=True, mmap=lazy)
+    except FileNotFoundError as error:
+        raise DataError(f"no checkpoint at {path}") from error
+    except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{path} is damaged or no checkpoint ({reason[:120]}); restore it or start a new run"
+        ) from error
+    if not isinstance(state, dict):
+        raise DataError(f"{path} holds a {type(state).__name__}, expected the state of a run")
+    return state
+
+
+def _disk_error(error: BaseException) -> str | None:
+    """What the operating system said, also where torch's writer has wrapped it in a RuntimeError."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError):
+            return chain.strerror or str(chain)
+        chain = chain.__cause__ or chain.__context__
+    # torch's zip writer reports a failed write without the OSError ("unexpected pos ...").
+    if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)):
+        return "the disk did not take all bytes"
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,33 @@
+"""`jepa pretrain`: train an encoder by predicting what is masked."""
+
+import json
+from typing import TYPE_CHECKING
+
+from jepa.training.config import PretrainConfig as Config
+
+if TYPE_CHECKING:
+    from jepa.training.trainer import PretrainResult
+
+SUMMARY = "Pretrain an encoder on shards or a folder of videos"
+EXAMPLE = "jepa pretrain --config demo --data data/physics --out runs/first"
+
+__all__ = ["EXAMPLE", "SUMMARY", "Config", "run"]
+
+
+def run(config: Config) -> int:
+    """Train and print where the model is."""
+    from jepa.training.trainer import pretrain  # imports lightning, which `--help` and usage errors need not wait for
+
+    result = pretrain(config)
+    print(_as_json(result) if config.json else _as_text(result))
+    return 0
+
+
+def _as_json(result: "PretrainResult") -> str:
+    return json.dumps(
+        {"run": str(result.run), "steps": result.steps, "loss": result.loss, "model": str(result.model)}, indent=2
+    )
+
+
+def _as_text(result: "PretrainResult") -> str:
+    return f"run    {result.run}\nsteps  {result.steps}\nloss   {result.loss:.4f}\nmodel  {result.model}"

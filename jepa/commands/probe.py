@@ -1,0 +1,133 @@
+"""`jepa probe`: what can be read from a frozen encoder, beside a random one and raw pixels."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from jepa.checkpoints.load import FrozenEncoder, load_encoder, random_encoder
+from jepa.data.stream import LoaderConfig
+from jepa.errors import ConfigError
+from jepa.eval.attentive_training import AttentiveConfig
+from jepa.eval.classification import ALL_PROBES, ClipConfig, EvaluationConfig, evaluate_encoder, evaluate_pixels
+from jepa.eval.clips import EvaluationData, choose_tasks, open_evaluation_data
+from jepa.eval.knn import KnnConfig
+from jepa.eval.linear import LinearConfig
+from jepa.eval.pixels import PixelsConfig
+from jepa.eval.probes import ProbeKind, ProbesConfig
+from jepa.eval.results import RESULTS, Result, as_json, table
+from jepa.logs import get_logger
+
+SUMMARY = "probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines"
+EXAMPLE = "jepa probe --encoder runs/mine --data shards/mine --out runs/mine"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Probe a frozen encoder."""
+
+    encoder: str
+    """Run folder, weights file (model.safetensors) or name of a shipped encoder."""
+    data: Path
+    """Labelled clips: a data set with train/ and test/, or a folder of shards or videos."""
+    out: Path
+    """Run folder that results.jsonl is written to."""
+    tasks: tuple[str, ...] = ()
+    """Labels to tell apart; motion and shape if none is named, or else every label with classes."""
+    probes: tuple[ProbeKind, ...] = ALL_PROBES
+    """Heads to train on the frozen features."""
+    baselines: tuple[Literal["random", "pixels", "none"], ...] = ("random", "pixels")
+    """What to compare with: the same architecture with random weights, raw pixels, or none."""
+    name: str = "pretrained"
+    """What the encoder is called in the results."""
+    limit: int | None = None
+    """Use at most so many clips of each split, chosen at random."""
+    validation: float = 0.2
+    """Share of the training clips on which the settings of the probes are chosen."""
+    seed: int = 0
+    """Seed of the splits, the attentive probe and the random encoder."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, or auto: a GPU if there is one."""
+    json: bool = False
+    """Print the results as JSON."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    """Which clips."""
+    linear: LinearConfig = field(default_factory=LinearConfig)
+    """Linear probe."""
+    attentive: AttentiveConfig = field(default_factory=AttentiveConfig)
+    """Attentive probe."""
+    knn: KnnConfig = field(default_factory=KnnConfig)
+    """Nearest-neighbour probe."""
+    pixels: PixelsConfig = field(default_factory=PixelsConfig)
+    """Raw-pixel baseline."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """Reading of the clips; none of it changes a result."""
+    memory_gb: float = 2.0
+    """Tokens above this go to a temporary file."""
+
+    def __post_init__(self) -> None:
+        if not self.probes:
+            raise ConfigError("no probes named; choose from linear, attentive, knn")
+        if self.limit is not None and self.limit < 2:
+            raise ConfigError(f"limit is {self.limit}, expected at least 2 clips")
+        if "none" in self.baselines and len(self.baselines) > 1:
+            raise ConfigError(f"baselines are {', '.join(self.baselines)}: name either none or some")
+
+
+def run(config: Config) -> int:
+    """Probe, print the table, and write the results.
+
+    Raises:
+        DataError: the encoder or the data cannot be used.
+        ConfigError: the device is not there, or the results cannot be written.
+    """
+    encoder = load_encoder(config.encoder).to(_device(config.device))
+    data = open_evaluation_data(config.data, seed=config.seed, limit=config.limit)
+    results = _evaluate(encoder, data, config)
+    print(as_json(results) if config.json else table(results))
+    log.info("results are in %s", config.out / RESULTS)
+    return 0
+
+
+def _evaluate(encoder: FrozenEncoder, data: EvaluationData, config: Config) -> list[Result]:
+    settings = _settings(config)
+    tasks = [task.name for task in choose_tasks(data, config.tasks)]
+    encoders = [(config.name, encoder)]
+    if "random" in config.baselines:
+        # The same clips and normalisation: only the weights differ.
+        untrained = random_encoder(encoder.config, seed=config.seed, facts=encoder.facts)
+        encoders.append(("random", untrained.to(encoder.mean.device)))
+    results: list[Result] = []
+    for name, frozen in encoders:
+        results += evaluate_encoder(
+            name, frozen, data, tasks, config.probes, config=settings, seed=config.seed, out=config.out
+        )
+    if "pixels" in config.baselines:
+        results += evaluate_pixels(
+            data, settings.clip.view(encoder), tasks, config.probes, config=settings, seed=config.seed, out=config.out,
+            device=encoder.mean.device,
+        )  # fmt: skip
+    return results
+
+
+def _settings(config: Config) -> EvaluationConfig:
+    return EvaluationConfig(
+        clip=config.clip,
+        probes=ProbesConfig(config.linear, config.attentive, config.knn, config.validation),
+        pixels=config.pixels,
+        loader=config.loader,
+        memory_gb=config.memory_gb,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return torch.device(name)

@@ -1,0 +1,387 @@
+"""Configurations: frozen dataclasses <- defaults < YAML files in order < command line.
+
+A configuration is described once, as a frozen dataclass with a docstring under each field. Here it is
+flattened to dotted keys (`model.size`), each YAML file and the command line become a layer of such keys, every
+layer is checked against the types before anything runs, and the last layer that names a key wins. The
+origin of each value is kept, so a resolved configuration can say which file set what.
+
+No torch here: reading a configuration must be instant, and checking it must be possible anywhere.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from jepa.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One leaf of a configuration."""
+
+    key: str
+    """Dotted name, e.g. `model.size`."""
+    hint: Any
+    """Its type annotation."""
+    default: Any
+    """Its default, or `dataclasses.MISSING` if it must be given."""
+    group: type
+    """The dataclass that declares it."""
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values of one origin, by dotted key, already checked and converted."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Resolved(Generic[T]):
+    """All layers laid over the defaults."""
+
+    kind: type[T]
+    values: Mapping[str, Any]
+    """Value per dotted key; a required key that no layer gave is absent."""
+    origins: Mapping[str, str]
+    """Who set each key: "default", the name of a file, or "command line"."""
+
+    def missing(self) -> list[str]:
+        """Required keys that nobody gave."""
+        return [key for key in options(self.kind) if key not in self.values]
+
+    def build(self) -> T:
+        """The configuration object.
+
+        Raises:
+            ConfigError: a required key is missing, or a dataclass refuses its values.
+        """
+        if missing := self.missing():
+            raise ConfigError(f"missing {', '.join(missing)}: give it on the command line or in a --config file")
+        return _construct(self.kind, self.values, "")
+
+    def to_yaml(self) -> str:
+        """All keys as YAML, each with its origin as a comment unless it is the default."""
+        return _dump(_nested({key: _plain(value) for key, value in self.values.items()}), "", self.origins, 0)
+
+
+def options(kind: type, prefix: str = "", base: Any = MISSING) -> dict[str, Option]:
+    """Every leaf of the dataclass by dotted key, in order of declaration.
+
+    A field whose type is a dataclass is descended into; the defaults below it are those of its default value.
+    """
+    found: dict[str, Option] = {}
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        key, hint, default = f"{prefix}{field.name}", hints[field.name], _default(field)
+        if base is not MISSING:
+            default = getattr(base, field.name)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            found |= options(hint, f"{key}.", default)
+        else:
+            found[key] = Option(key, hint, default, kind)
+    return found
+
+
+def resolve(kind: type[T], layers: Sequence[Layer]) -> Resolved[T]:
+    """Lay the layers over the defaults, in order."""
+    values = {key: option.default for key, option in options(kind).items() if not option.required}
+    origins = dict.fromkeys(values, "default")
+    for layer in layers:
+        values |= layer.values
+        origins |= dict.fromkeys(layer.values, layer.origin)
+    ordered = [key for key in options(kind) if key in values]
+    return Resolved(kind, {key: values[key] for key in ordered}, {key: origins[key] for key in ordered})
+
+
+def load(kind: type[T], *paths: Path) -> T:
+    """Configuration from YAML files alone, e.g. the `config.yaml` of a run folder."""
+    return resolve(kind, [read_layer(kind, path) for path in paths]).build()
+
+
+def read_layer(kind: type, path: Path, origin: str | None = None) -> Layer:
+    """A YAML file as a layer.
+
+    Raises:
+        ConfigError: the file cannot be read, is not a YAML mapping, has an unknown or repeated key, or a
+            value of a wrong type; the message names file, line, key, and the nearest valid key.
+    """
+    origin = origin or str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
+        raise ConfigError(f"{path}: cannot read this configuration: {reason}") from error
+    content, lines = _parse(text, path)
+    return make_layer(kind, content, origin, lines={key: f"{path}:{line}" for key, line in lines.items()})
+
+
+def make_layer(kind: type, content: Mapping[str, Any], origin: str, lines: Mapping[str, str] | None = None) -> Layer:
+    """A nested mapping as a layer: keys and types checked, values converted."""
+    known = options(kind)
+    groups = {key[:dot] for key in known for dot in range(len(key)) if key[dot] == "."}
+    values: dict[str, Any] = {}
+    pending = [(str(key), value) for key, value in reversed(list(content.items()))]
+    while pending:
+        key, value = pending.pop()
+        where = f"{(lines or {}).get(key, origin)}: "
+        if key in known:
+            try:
+                values[key] = convert(value, known[key].hint)
+            except ConfigError as error:
+                raise ConfigError(f"{where}{key}: {error}") from error
+            except ValueError:
+                expected = type_name(known[key].hint)
+                raise ConfigError(f"{where}{key}: expected {expected}, got {_show(value)}") from None
+        elif key in groups:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{where}{key}: expected a mapping with keys of its own, got {_show(value)}")
+            pending += [(f"{key}.{name}", inner) for name, inner in reversed(list(value.items()))]
+        else:
+            raise ConfigError(f"{where}unknown key '{key}'{nearest(key, [*known, *groups])}")
+    return Layer(origin, values)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """The hint "; did you mean 'x'?" behind a message, or the list of what there is if nothing is near."""
+    if close := difflib.get_close_matches(name, known, 1, 0.5):
+        return f"; did you mean '{close[0]}'?"
+    # A right name in a wrong place: `size` for `model.size`.
+    if same := [key for key in known if key.split(".")[-1] == name.split(".")[-1]]:
+        return f"; did you mean '{same[0]}'?"
+    return f"; there are: {', '.join(known)}" if 0 < len(known) <= 20 else ""
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """`value`, as read from YAML or JSON, as an instance of the type annotation.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, arguments)
+    if origin is Literal:
+        for choice in arguments:
+            if value == choice and type(value) is type(choice):
+                return value
+        raise ValueError(value)
+    if origin in (tuple, list) or hint in (tuple, list):
+        return _convert_sequence(value, origin or hint, arguments)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(value)
+        return {convert(key, arguments[0]): convert(inner, arguments[1]) for key, inner in value.items()}
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _convert_dataclass(value, hint)
+    return _convert_scalar(value, hint)
+
+
+def type_name(hint: Any) -> str:
+    """A type annotation in words for users: `int or null`, `one of a, b`, `list of float`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(type_name(member) for member in arguments))
+    if origin is Literal:
+        return "one of " + ", ".join(str(choice) for choice in arguments)
+    if origin in (tuple, list):
+        if origin is list or arguments[1:] == (Ellipsis,):
+            return f"list of {type_name(arguments[0])}"
+        return f"list of {len(arguments)}: " + ", ".join(type_name(member) for member in arguments)
+    if hint is type(None):
+        return "null"
+    return {bool: "true or false", Path: "path", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain data for JSON and YAML: paths as text, tuples as lists."""
+    plain: dict[str, Any] = _plain(config)
+    return plain
+
+
+def to_yaml(config: Any) -> str:
+    """A configuration as YAML that `load` reads back."""
+    return _dump(to_dict(config), "", {}, 0)
+
+
+def config_hash(config: Any) -> str:
+    """12 hexadecimal digits that change with any value; the same on every machine."""
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML reads `1e-3` as text (YAML 1.1 wants a dot); everybody means the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _parse(text: str, path: Path) -> tuple[Mapping[str, Any], dict[str, int]]:
+    """Content of a YAML file, and the line of each dotted key."""
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return {}, {}
+        if not isinstance(node, yaml.MappingNode):
+            raise ConfigError(f"{path}:1: expected `key: value` lines, got {node.tag.split(':')[-1]}")
+        lines: dict[str, int] = {}
+        _find_lines(node, "", path, lines, set())
+        return loader.construct_document(node), lines
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    finally:
+        loader.dispose()
+
+
+def _find_lines(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int], seen: set[int]) -> None:
+    seen.add(id(node))
+    for key, value in node.value:
+        name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+        if name in lines and key.start_mark.line:
+            raise ConfigError(f"{path}:{line}: key '{name}' is given twice (first on line {lines[name]})")
+        lines[name] = line
+        if isinstance(value, yaml.MappingNode) and id(value) not in seen:
+            _find_lines(value, f"{name}.", path, lines, seen)
+
+
+# --- types ---------------------------------------------------------------------------------------------
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default_factory() if field.default_factory is not MISSING else field.default
+
+
+def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
+    for member in members:
+        try:
+            return convert(value, member)
+        except ConfigError:
+            raise
+        except ValueError:
+            continue
+    raise ValueError(value)
+
+
+def _convert_sequence(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(value)
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        if len(value) != len(arguments):
+            raise ValueError(value)
+        return tuple(convert(item, member) for item, member in zip(value, arguments, strict=True))
+    return kind(convert(item, arguments[0] if arguments else Any) for item in value)
+
+
+def _convert_dataclass(value: Any, kind: type) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(value)
+    return resolve(kind, [make_layer(kind, value, kind.__name__)]).build()
+
+
+def _convert_scalar(value: Any, hint: Any) -> Any:
+    if hint in (None, type(None)):
+        if value is None:
+            return None
+    elif hint is float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif hint is int:
+        if isinstance(value, float) and math.isfinite(value) and value == int(value):
+            return int(value)  # 1e6 is a fair way to write a number of steps
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    elif hint is Path:
+        if isinstance(value, str | Path) and str(value):
+            return Path(value).expanduser()
+    elif isinstance(value, hint):
+        return value
+    raise ValueError(value)
+
+
+def _construct(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
+    hints = get_type_hints(kind)
+    given: dict[str, Any] = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        key, hint = f"{prefix}{field.name}", hints[field.name]
+        nested = dataclasses.is_dataclass(hint) and isinstance(hint, type)
+        given[field.name] = _construct(hint, values, f"{key}.") if nested else values[key]
+    try:
+        return kind(**given)
+    except ValueError as error:
+        # A check that names its full key already (`optim.steps is 0, ...`) needs no prefix.
+        where = f"{prefix.rstrip('.')}: " if prefix and not str(error).startswith(prefix) else ""
+        raise ConfigError(f"{where}{error}") from error
+
+
+# --- writing -------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, name = key.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[name] = value
+    return tree
+
+
+def _dump(tree: Mapping[str, Any], prefix: str, origins: Mapping[str, str], depth: int) -> str:
+    """Block mappings with values in one line each, so that an origin fits behind a value."""
+    text = ""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value and key not in origins:
+            text += f"{'  ' * depth}{name}:\n{_dump(value, f'{key}.', origins, depth + 1)}"
+            continue
+        shown = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf, allow_unicode=True).strip()
+        origin = origins.get(key, "default")
+        text += f"{'  ' * depth}{shown[1:-1]}{f'  # {origin}' if origin != 'default' else ''}\n"
+    return text
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(_plain(value), default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,1 @@
+"""Masks: which tokens are seen, which are predicted."""

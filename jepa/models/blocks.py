@@ -1,0 +1,78 @@
+"""Pre-norm transformer block with optional rotary positions.
+
+Parameter names (`norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2`) follow the official checkpoints.
+"""
+
+import math
+
+from jaxtyping import Float
+from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jepa.models.rope import Rotation, rotate
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; queries and keys are rotated when a rotation is given."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None) -> Float[Tensor, "B N D"]:
+        batch, count, width = x.shape
+        query, key, value = self.qkv(x).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, count, width))
+        return out
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + MLP(norm(x))."""
+
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0, layer_scale: float | None = None
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.ls1 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width, round(width * mlp_ratio))
+        self.ls2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None) -> Float[Tensor, "B N D"]:
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation)))
+        out: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        return out
+
+
+def make_blocks(
+    depth: int, width: int, heads: int, mlp_ratio: float, drop_path: float, layer_scale: float | None = None
+) -> nn.ModuleList:
+    """A stack of blocks whose stochastic depth rate rises linearly from 0 to `drop_path`."""
+    rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
+    return nn.ModuleList(Block(width, heads, mlp_ratio, rate, layer_scale) for rate in rates)
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal (std 0.02) for weights, zero for biases, one for norm scales."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv3d):
+            trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def rescale(blocks: nn.ModuleList) -> None:
+    """Divide each block's residual outputs by sqrt(2 * block number), counted from 1, as in the official models."""
+    for number, block in enumerate(blocks, start=1):
+        assert isinstance(block, Block)
+        for linear in (block.attn.proj, block.mlp.fc2):
+            linear.weight.data.div_(math.sqrt(2.0 * number))

@@ -1,0 +1,92 @@
+"""From a configuration to a JEPA."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from jepa.models.encoder import Encoder, EncoderConfig
+from jepa.models.jepa import JEPA
+from jepa.models.predictor import Predictor, PredictorConfig
+from jepa.models.presets import SIZES, SizeName
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A size from the table, and what differs from it."""
+
+    size: SizeName = "large"
+    """Row of the size table: width, depth, heads, MLP ratio, predictor."""
+    patch: int = 16
+    """Patch size in pixels."""
+    tubelet: int = 2
+    """Frames in a tubelet."""
+    positions: Literal["rope", "sincos"] = "rope"
+    """Rotary (V-JEPA 2) or fixed sine-cosine positions (V-JEPA 1)."""
+    position_scale: float = 1.0
+    """Factor on sine-cosine positions."""
+    rope: Literal["interleaved", "tiled"] = "interleaved"
+    """Pairing of the rotary frequencies."""
+    drop_path: float = 0.0
+    """Stochastic depth rate of the encoder's last block."""
+    layer_scale: float | None = None
+    """Initial value of LayerScale in the encoder, none for no LayerScale."""
+    predictor_width: int | None = None
+    """Width of the predictor, if not the table's."""
+    predictor_depth: int | None = None
+    """Depth of the predictor, if not the table's."""
+    predictor_heads: int | None = None
+    """Heads of the predictor, if not the table's."""
+    mask_tokens: int = 2
+    """Learned mask tokens of the predictor, one per mask configuration."""
+
+
+def encoder_config(config: ModelConfig, *, frames: int, size: int) -> EncoderConfig:
+    """Encoder of this model, for clips of `frames` frames and `size` x `size` pixels."""
+    row = SIZES[config.size]
+    return EncoderConfig(
+        width=row.width,
+        depth=row.depth,
+        heads=row.heads,
+        mlp_ratio=row.mlp_ratio,
+        patch=config.patch,
+        tubelet=config.tubelet,
+        frames=frames,
+        size=size,
+        positions=config.positions,
+        position_scale=config.position_scale,
+        rope=config.rope,
+        drop_path=config.drop_path,
+        layer_scale=config.layer_scale,
+    )
+
+
+def predictor_config(config: ModelConfig) -> PredictorConfig:
+    """Predictor of this model."""
+    row = SIZES[config.size].predictor
+    return replace(
+        row,
+        width=config.predictor_width or row.width,
+        depth=config.predictor_depth or row.depth,
+        heads=config.predictor_heads or row.heads,
+        mask_tokens=config.mask_tokens,
+    )
+
+
+def build_jepa(config: ModelConfig, *, frames: int = 16, size: int = 224, target_width: int | None = None) -> JEPA:
+    """A freshly initialised JEPA.
+
+    Args:
+        config: the model.
+        frames: frames of a clip.
+        size: height and width of a clip in pixels.
+        target_width: values to predict per token; the encoder's width when none.
+    """
+    encoder = Encoder(encoder_config(config, frames=frames, size=size))
+    predictor = Predictor(
+        predictor_config(config),
+        context_width=encoder.config.width,
+        target_width=target_width or encoder.config.width,
+        positions=config.positions,
+        rope=config.rope,
+        position_scale=config.position_scale,
+    )
+    return JEPA(encoder, predictor)

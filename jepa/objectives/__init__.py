@@ -1,0 +1,1 @@
+"""Objectives: the forward of one training step, and what is watched beside it."""

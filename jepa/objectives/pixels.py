@@ -1,0 +1,49 @@
+"""Masked reconstruction: predict normalised pixels at masked positions (VideoMAE, arXiv 2203.12602).
+
+The baseline next to latent prediction, and the first stage that gives a small run targets worth predicting. Same
+encoder, masks and predictor; only the targets differ. Per patch, pixels are normalised by their own mean and
+deviation (VideoMAE); per clip, by the mean and deviation of the clip, which keeps flat patches flat: better where
+small bodies move over an even ground, because nothing is spent on the ground's noise.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from jepa.models.jepa import JEPA
+from jepa.objectives.diagnostics import watch
+from jepa.objectives.losses import mean, power_error
+from jepa.tokens import gather, tubelets
+from jepa.types import ClipBatch, StepOutput
+
+PixelNorm = Literal["patch", "clip"]
+
+
+class PixelPrediction:
+    """Predict the pixels of masked tubelets; the target encoder follows as an average but gives no targets."""
+
+    uses_ema = True
+
+    def __init__(self, *, tubelet: int, patch: int, norm: PixelNorm = "patch", exponent: float = 2.0) -> None:
+        self.tubelet, self.patch, self.norm, self.exponent = tubelet, patch, norm, exponent
+
+    def targets(self, clips_BCTHW: Tensor) -> Tensor:
+        """Normalised pixels of every token, (B, N, P)."""
+        if self.norm == "clip":
+            centred = clips_BCTHW - clips_BCTHW.mean(dim=(2, 3, 4), keepdim=True)
+            deviation = centred.pow(2).mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
+            return tubelets(centred / (deviation + 1e-3), tubelet=self.tubelet, patch=self.patch)
+        pixels_BNP = tubelets(clips_BCTHW, tubelet=self.tubelet, patch=self.patch)
+        deviation, average = pixels_BNP.var(dim=-1, keepdim=True), pixels_BNP.mean(dim=-1, keepdim=True)
+        return (pixels_BNP - average) / (deviation + 1e-6).sqrt()
+
+    def __call__(self, jepa: JEPA, batch: ClipBatch, *, diagnose: bool = False) -> StepOutput:
+        """Loss of one batch of normalised clips. `diagnose` adds feature std and effective rank."""
+        target_BNP = self.targets(batch.clips)
+        errors = []
+        for number, mask in enumerate(batch.masks):
+            context_BKD = jepa.encode_context(batch.clips, mask.context)
+            predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number)
+            errors.append(power_error(predicted_BMP, gather(target_BNP, mask.target), self.exponent))
+        diagnostics = watch(jepa.encode_target(batch.clips)) if diagnose else None
+        return StepOutput.of(diagnostics, reconstruction=mean(errors))

@@ -1,0 +1,160 @@
+"""What happens after each optimizer step beside the training itself: metrics, checkpoints, progress.
+
+The order matters and is the order of `Trainer(callbacks=...)`: metrics first, so that their state is in the
+checkpoint; then the checkpoint, which is also where a stop request ends the run; progress in between.
+"""
+
+import math
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from jepa.checkpoints.io import load_state, save_state
+from jepa.errors import InterruptedRun
+from jepa.logs import Progress, get_logger, progress
+from jepa.optim.schedules import learning_rate, momentum, weight_decay
+from jepa.training.metrics import MetricsFile
+from jepa.training.module import Pretraining
+from jepa.training.preemption import StopRequest
+from jepa.training.run_folder import RunFolder
+
+log = get_logger(__name__)
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints through our files: atomic, synced, and never unpickled."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        save_state(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
+        return load_state(path, map_location=map_location)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        path.unlink(missing_ok=True)
+
+
+class MetricsLog(Callback):
+    """Rows for metrics.csv and TensorBoard.
+
+    The loss of a row is the mean since the last regular row. Its running sum is part of the checkpoint, so a resumed
+    run writes the same rows as one that was never stopped.
+    """
+
+    def __init__(self, file: MetricsFile) -> None:
+        self.file = file
+        self._sum = torch.zeros(())
+        self._count = 0
+        self._since = (0, math.nan)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": float(self._sum), "count": self._count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._sum, self._count = torch.tensor(state_dict["sum"]), state_dict["count"]
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, Pretraining)
+        assert module.output is not None
+        step, loss = trainer.global_step, module.output.loss
+        self._sum, self._count = self._sum.to(loss.device) + loss, self._count + 1
+        if module.is_logged(step):
+            row = self._row(module, step)
+            self.file.append(row)
+            for logger in trainer.loggers:
+                logger.log_metrics({key: row[key] for key in row if key != "step"}, step=step)
+        if math.isnan(self._since[1]) or module.is_logged(step):
+            self._since = (step, time.perf_counter())  # starts after the first step: it waits for worker processes
+        if step % module.config.run.log_every == 0:
+            self._sum, self._count = torch.zeros(()), 0
+
+    def _row(self, module: Pretraining, step: int) -> dict[str, float]:
+        assert module.output is not None
+        config, done = module.config, step - 1
+        clips, seconds = (step - self._since[0]) * config.loader.batch_size, time.perf_counter() - self._since[1]
+        watched = module.output.diagnostics
+        return {
+            "step": step,
+            "position": step * config.loader.batch_size,
+            "loss": float(self._sum) / self._count,
+            "lr": learning_rate(config.optim, done),
+            "weight_decay": weight_decay(config.optim, done),
+            "momentum": momentum(config.optim, done) if module.objective.uses_ema else 1.0,
+            "grad_norm": module.grad_norm,
+            "feature_std": float(watched["feature_std"]),
+            "effective_rank": float(watched["effective_rank"]),
+            "clips_per_second": clips / seconds,
+        }
+
+
+class ShowProgress(Callback):
+    """A bar on a terminal, a line now and then elsewhere, with the loss."""
+
+    def __init__(self, last_step: int) -> None:
+        self.last_step = last_step
+        self._progress: Progress[Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._progress = progress(None, "pretraining", self.last_step)
+        self._progress.__enter__()
+        self._progress.advance(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, Pretraining)
+        assert self._progress is not None
+        # Reading the loss waits for the device, so only now and then.
+        note = f"loss {float(module.output.loss):.4f}" if module.output and trainer.global_step % 10 == 1 else None
+        self._progress.advance(note=note)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._close(None)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._close(exception)
+
+    def _close(self, exception: BaseException | None) -> None:
+        if self._progress is not None:
+            self._progress.__exit__(type(exception) if exception else None, exception, None)
+            self._progress = None
+
+
+class SaveState(Callback):
+    """Saves checkpoints/last.ckpt at step boundaries, and ends the run there if a signal has asked for it."""
+
+    def __init__(self, folder: RunFolder, stop: StopRequest, *, every: int, last_step: int) -> None:
+        self.folder = folder
+        self.stop = stop
+        self.every = every
+        self.last_step = last_step
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        # Not earlier: while data is being prepared there is nothing to save, and Ctrl-C ends the process at once.
+        self.stop.listen()
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.stop.release()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self.stop.release()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step
+        stopping = trainer.strategy.reduce_boolean_decision(bool(self.stop), all=False)
+        if step % self.every == 0 or step >= self.last_step or stopping:
+            trainer.save_checkpoint(self.folder.checkpoint)
+        if stopping and step < self.last_step:
+            name = self.stop.signal.name if self.stop.signal else "a signal"
+            raise InterruptedRun(
+                f"stopped by {name} after step {step} of {self.last_step}, state saved; continue with: "
+                f"{self.folder.resume_command()}",
+                self.stop.exit_code,
+            )

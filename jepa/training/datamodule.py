@@ -1,0 +1,59 @@
+"""The clips of a run, as Lightning wants them: from the first step that is still to do to the last.
+
+Which clips step s sees is a function of s (see `jepa.data.stream`), so resuming is: ask for the batches from step s
+on. Nothing of the loader is saved. Lightning fetches ahead of the training step, and worker processes further ahead
+still; both are thrown away with the process and lose nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from lightning.pytorch import LightningDataModule
+
+from jepa.data.source import Source
+from jepa.data.stream import train_loader
+from jepa.masks.build import MaskSampler
+from jepa.training.config import PretrainConfig
+from jepa.types import ClipBatch
+
+
+class Clips(LightningDataModule):
+    """Batches of steps `first_step` .. `last_step` - 1."""
+
+    def __init__(self, source: Source, config: PretrainConfig, *, first_step: int) -> None:
+        super().__init__()
+        self.source = source
+        self.config = config
+        self.first_step = first_step
+
+    def train_dataloader(self) -> Iterable[ClipBatch]:
+        config = self.config
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return _Remaining(
+            train_loader(
+                self.source,
+                window=config.clip.window,
+                augment=config.clip.augment,
+                loader=config.loader,
+                seed=config.seed,
+                first_step=self.first_step,
+                last_step=config.last_step,
+                rank=rank,
+                world_size=world_size,
+                grid=config.grid,
+                draw_masks=MaskSampler(config.masks, config.grid, config.seed),
+            )
+        )
+
+
+class _Remaining:
+    """The loader without its length.
+
+    Lightning restores how many batches of the "epoch" it has seen and compares that with the length of the loader;
+    ours starts at the current step, so with a length it would stop early. Steps end the run, not batches.
+    """
+
+    def __init__(self, batches: Iterable[ClipBatch]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        return iter(self.batches)

@@ -1,0 +1,139 @@
+"""The folder of a run: what lies where, and whether a run may start in it.
+
+    config.yaml            the resolved configuration; `jepa pretrain --config RUN/config.yaml --resume` continues
+    environment.json       command lines, code and package versions, machine
+    metrics.csv            one row per log interval
+    checkpoints/last.ckpt  weights, optimizer and position, to continue
+    tensorboard/           the same numbers for TensorBoard
+    model.safetensors      the result, with config.json; written at the end
+
+A folder belongs to one run. Starting another one in it, or continuing it with a configuration that would train
+something else, is refused and the message says why.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jepa import config as configuration
+from jepa.checkpoints.io import atomic_write, load_state
+from jepa.errors import ConfigError
+from jepa.logs import get_logger
+from jepa.training.config import PretrainConfig
+from jepa.training.environment import describe
+from jepa.training.metrics import MetricsFile
+
+log = get_logger(__name__)
+
+# May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
+# it holds (its fingerprint is in the checkpoint), so that a data set may move.
+_FREE_KEYS = ("data", "out", "max_steps", "resume", "json")
+_FREE_GROUPS = ("run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside one run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def model_facts(self) -> Path:
+        return self.path / "config.json"
+
+    def holds_run(self) -> bool:
+        """Whether a run has done a step here. One that ended before (a mistake in its data, say) left nothing."""
+        return self.checkpoint.exists() or self.model.exists() or bool(MetricsFile(self.metrics).read())
+
+    def saved_step(self) -> int:
+        """Step of the last checkpoint; 0 if there is none. Raises DataError if it is damaged."""
+        return int(load_state(self.checkpoint, lazy=True)["global_step"]) if self.checkpoint.exists() else 0
+
+    def model_step(self) -> int | None:
+        """Step at which the model was written, if it was."""
+        if not (self.model.exists() and self.model_facts.exists()):
+            return None
+        step = json.loads(self.model_facts.read_text()).get("step")
+        return int(step) if step is not None else None
+
+    def resume_command(self) -> str:
+        """What to type to continue this run."""
+        return f"jepa pretrain --config {self.config} --resume"
+
+
+def open_run(config: PretrainConfig) -> tuple[RunFolder, int]:
+    """The folder `config.out` and the step from which a run may start there. Changes nothing.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is off, or it holds a run with another configuration.
+        DataError: the checkpoint to resume from is damaged.
+    """
+    folder = RunFolder(config.out.absolute())
+    if folder.holds_run() and not config.resume:
+        raise ConfigError(f"{config.out} already holds a run: pass --resume to continue it, or another --out")
+    if folder.holds_run() and folder.config.exists():
+        require_same_run(configuration.load(PretrainConfig, folder.config), config, folder.config)
+    if config.resume and not folder.checkpoint.exists():
+        log.info("nothing to resume in %s yet: starting at step 0", config.out)
+    return folder, folder.saved_step()
+
+
+def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path) -> None:
+    """Raise ConfigError, naming the keys, if the two configurations would train something else."""
+    old, new = _flat(configuration.to_dict(before)), _flat(configuration.to_dict(now))
+    changed = [key for key in new if old.get(key) != new[key] and not _is_free(key)]
+    if changed:
+        shown = ", ".join(f"{key} (was {old.get(key)}, now {new[key]})" for key in changed[:3])
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        raise ConfigError(f"cannot resume with another configuration than {where}: {shown}{more}; use another --out")
+
+
+def record_start(folder: RunFolder, config: PretrainConfig, step: int) -> None:
+    """Write config.yaml and environment.json, and add this start to the latter's list.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    # Absolute paths, so that the file works from any working directory; `resume` is said anew each time.
+    kept = replace(config, data=config.data.absolute(), out=folder.path, resume=False, json=False)
+    with atomic_write(folder.config) as file:
+        file.write(f"# {folder.resume_command()}\n{configuration.to_yaml(kept)}".encode())
+    now = describe()
+    starts = []
+    if step and folder.environment.exists():
+        starts = json.loads(folder.environment.read_text()).get("starts", [])
+    starts.append({"time": now["time"], "command": now["command"], "step": step})
+    with atomic_write(folder.environment) as file:
+        file.write(json.dumps(now | {"starts": starts}, indent=2).encode() + b"\n")
+
+
+def _is_free(key: str) -> bool:
+    return key in _FREE_KEYS or key.startswith(_FREE_GROUPS)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,236 @@
+"""From a configuration to a finished run folder.
+
+Lightning runs the loop and moves the data to the device; everything that decides what is learned is in the module,
+everything that decides what is kept is in the callbacks and the run folder. This file puts them together.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+
+from jepa.checkpoints.folder import save_folder
+from jepa.checkpoints.io import load_state
+from jepa.checkpoints.load import load_weights
+from jepa.data.source import Source, open_source
+from jepa.errors import ConfigError
+from jepa.logs import get_logger
+from jepa.models.build import build_jepa, encoder_config
+from jepa.models.jepa import JEPA
+from jepa.objectives.build import build_objective, target_width
+from jepa.rng import derive
+from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, SaveState, ShowProgress
+from jepa.training.config import PretrainConfig, RunConfig
+from jepa.training.datamodule import Clips
+from jepa.training.environment import require_single_process
+from jepa.training.metrics import MetricsFile
+from jepa.training.module import Pretraining
+from jepa.training.preemption import StopRequest
+from jepa.training.run_folder import RunFolder, open_run, record_start
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A finished run."""
+
+    run: Path
+    """Run folder."""
+    steps: int
+    """Optimizer steps done, over all starts."""
+    loss: float
+    """Mean loss of the last row of metrics.csv; nan if there is none."""
+    model: Path
+    """The weights."""
+
+
+def pretrain(config: PretrainConfig) -> PretrainResult:
+    """Train, or continue to train, the model of `config` and write it to its run folder.
+
+    Raises:
+        ConfigError: the run folder cannot be used, or the configuration does not fit the data.
+        DataError: data or initial weights that cannot be used.
+        DivergedError: loss or gradient is no longer finite.
+        InterruptedRun: a signal asked the run to stop; its state is saved.
+    """
+    require_single_process()
+    accelerator = _accelerator(config.run)
+    source = open_source(config.data, "train")
+    folder, step = open_run(config)
+    if step >= config.last_step and folder.model_step() == step:
+        hint = "" if step >= config.optim.steps else f"; --max-steps above {step} continues (up to {config.optim.steps})"
+        log.info("%s is finished: %d of %d steps are done%s", config.out, step, config.last_step, hint)
+        return _result(folder, step)
+    with _settings(config.run), _quiet_lightning():
+        module = build_module(config, source, fresh=step == 0)
+        _require_same_data(folder, source, step)
+        record_start(folder, config, step)
+        _announce(config, source, module.jepa, step)
+        _fit(module, Clips(source, config, first_step=step), folder, step, accelerator)
+    step = max(step, config.last_step)
+    save_folder(folder.path, module.jepa, facts=_facts(config, step, source))
+    return _result(folder, step)
+
+
+def build_module(config: PretrainConfig, source: Source, *, fresh: bool = True) -> Pretraining:
+    """The module with its initial weights: seeded random ones, or those named by `config.init` if `fresh`."""
+    encoder = encoder_config(config.model, frames=config.clip.frames, size=config.clip.size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, 0, "init"))
+        jepa = build_jepa(
+            config.model,
+            frames=config.clip.frames,
+            size=config.clip.size,
+            target_width=target_width(config.objective, encoder),
+        )
+    if config.init is not None and fresh:
+        report = load_weights(jepa, config.init, teacher_only=config.objective.target == "frozen")
+        log.info("%d tensors from %s, %d start afresh", len(report.loaded), config.init, len(report.fresh))
+    objective = build_objective(config.objective, encoder)
+    return Pretraining(jepa, objective, config, fingerprint=source.fingerprint)
+
+
+def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accelerator: str) -> None:
+    """Run the loop from `step` to the last step."""
+    config, stop = module.config, StopRequest()
+    metrics = MetricsFile(folder.metrics)
+    metrics.start(step)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        max_steps=config.last_step,
+        max_epochs=-1,
+        callbacks=[
+            MetricsLog(metrics),
+            ShowProgress(config.last_step),
+            SaveState(folder, stop, every=config.run.checkpoint_every, last_step=config.last_step),
+        ],
+        logger=_Events(folder.path, name="tensorboard", version="", purge_step=step + 1),
+        # One process, whatever the surroundings: Lightning would look for Slurm's ranks and requeue by itself.
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
+        default_root_dir=folder.path,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        enable_autolog_hparams=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    with _exit_codes(stop, folder):
+        trainer.fit(module, datamodule=clips, ckpt_path=folder.checkpoint if step else None)
+
+
+class _Events(TensorBoardLogger):
+    """TensorBoard's event file alone: the configuration is in config.yaml, not in a second file of Lightning's."""
+
+    def save(self) -> None:
+        self.experiment.flush()
+
+
+@contextlib.contextmanager
+def _exit_codes(stop: StopRequest, folder: RunFolder) -> Iterator[None]:
+    """Undo what Lightning makes of an interrupt, so that the command line sees what happened."""
+    try:
+        yield
+    except SystemExit as error:
+        # Lightning turns KeyboardInterrupt into sys.exit(1), which would read as a failure.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    except RuntimeError as error:
+        # A scheduler that signals every process of a job also stops the loader's workers, perhaps before the step
+        # boundary is reached; then the state is that of the last checkpoint.
+        if stop and "DataLoader worker" in str(error):
+            log.warning("a loader process was stopped too: continue with %s", folder.resume_command())
+            raise SystemExit(stop.exit_code) from None
+        raise
+
+
+@contextlib.contextmanager
+def _settings(config: RunConfig) -> Iterator[None]:
+    """Threads and determinism of torch inside the block."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+@contextlib.contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without Lightning's tips and advice: it comments on loaders and devices that we chose on purpose."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _accelerator(config: RunConfig) -> str:
+    """Name for Lightning. Raises ConfigError when a GPU is asked for and there is none."""
+    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    if config.device == "gpu" and gpu is None:
+        raise ConfigError("run.device is gpu, but torch sees none (try `jepa doctor`): set run.device to cpu or auto")
+    return gpu or "cpu" if config.device != "cpu" else "cpu"
+
+
+def _require_same_data(folder: RunFolder, source: Source, step: int) -> None:
+    if step == 0:
+        return
+    before = load_state(folder.checkpoint, lazy=True).get("jepa", {}).get("fingerprint", source.fingerprint)
+    if before != source.fingerprint:
+        raise ConfigError(
+            f"cannot resume on other data: {source.name} has fingerprint {source.fingerprint}, the run was trained "
+            f"on {before}; give the same data, or start another --out with --init"
+        )
+
+
+def _announce(config: PretrainConfig, source: Source, jepa: JEPA, step: int) -> None:
+    trained = sum(parameter.numel() for parameter in jepa.parameters() if parameter.requires_grad)
+    log.info(
+        "%s: %d videos; %s model, %.1f million trained parameters, %d tokens a clip; steps %d to %d of %d",
+        source.name, len(source), config.model.size, trained / 1e6, config.grid.count, step, config.last_step,
+        config.optim.steps,
+    )  # fmt: skip
+
+
+def _facts(config: PretrainConfig, step: int, source: Source) -> dict[str, Any]:
+    """What a user of the encoder needs to know, for config.json."""
+    return {
+        # With a frozen teacher the trained encoder is the context encoder; else its average is the better one.
+        "evaluate": "context" if config.objective.target == "frozen" else "target",
+        "clip": asdict(config.clip),
+        "objective": asdict(config.objective),
+        "step": step,
+        "seed": config.seed,
+        "data": {"name": source.name, "fingerprint": source.fingerprint},
+    }
+
+
+def _result(folder: RunFolder, step: int) -> PretrainResult:
+    rows = MetricsFile(folder.metrics).read()
+    return PretrainResult(folder.path, step, rows[-1]["loss"] if rows else math.nan, folder.model)

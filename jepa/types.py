@@ -1,0 +1,70 @@
+"""What travels between the floors, and the legend of the shape letters.
+
+Shape letters, used as suffixes of tensor names (`target_BND`) and in annotations:
+B batch, T frames, C channels, H W pixels, N tokens of the grid, K kept (context) tokens,
+M target tokens, D width, L levels, P pixels of a token.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jepa.tokens import Mask, TokenGrid
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames cut from one video."""
+
+    frames: np.ndarray
+    """uint8 (T, H, W, C), RGB."""
+    key: str
+    """Name of the sample in its source."""
+    position: int
+    """n: this is the n-th sample of the run."""
+    window: tuple[int, ...]
+    """Indices of the frames in the video."""
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """One step's input, as the loader yields it."""
+
+    clips: Tensor
+    """(B, C, T, H, W): uint8 from the loader, normalised float inside the step."""
+    masks: tuple[Mask, ...]
+    """One per mask configuration."""
+    grid: TokenGrid
+    positions: Tensor
+    """(B,) int64: position of each clip in the run's order."""
+    keys: tuple[str, ...] = ()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
+        return ClipBatch(
+            clips=self.clips.to(device, non_blocking=non_blocking),
+            masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in self.masks),
+            grid=self.grid,
+            positions=self.positions,
+            keys=self.keys,
+        )
+
+    def pin_memory(self) -> "ClipBatch":
+        masks = tuple(mask.pin_memory() for mask in self.masks)
+        return ClipBatch(self.clips.pin_memory(), masks, self.grid, self.positions, self.keys)
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What an objective returns: the loss that is minimised, its named terms, and what is only watched."""
+
+    loss: Tensor
+    terms: Mapping[str, Tensor]
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, diagnostics: Mapping[str, Tensor] | None = None, **terms: Tensor) -> "StepOutput":
+        """Loss = sum of the terms."""
+        return cls(torch.stack(list(terms.values())).sum(), terms, diagnostics or {})

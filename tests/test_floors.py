@@ -1,0 +1,162 @@
+"""Imports only go down: both tables of the house as data, and every import statement held against them."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "jepa"
+
+FLOORS: list[set[str]] = [
+    {"errors", "config", "types", "tokens", "rng", "logs", "version"},
+    {"masks", "models", "optim", "data", "viz", "configs"},
+    {"objectives", "checkpoints", "planning"},
+    {"training", "features"},
+    {"eval"},
+    {"report", "bench", "slurm"},
+    {"commands"},
+    {"arguments", "cli", "__main__", "__init__"},
+]
+"""From the ground up. A part may import lower floors, and itself."""
+
+ONLY: dict[str, set[str]] = {
+    "objectives": {"models", "optim"},
+    "checkpoints": {"models"},
+    "planning": {"models", "data"},
+}
+"""Parts that may import only these of the floors between the ground and their own."""
+
+FENCES: dict[str, str] = {
+    "lightning": r"training/|eval/|commands/",
+    "pytorch_lightning": r"(?!)",
+    "decord": r"data/decode\.py",
+    "torchcodec": r"data/decode\.py",
+    "av": r"data/decode\.py|data/pack\.py|data/synthetic/",
+    "webdataset": r"data/shards\.py|data/stream\.py",
+    "matplotlib": r"viz/",
+    "jsonargparse": r"arguments\.py",
+    "transformers": r"(?!)",
+    "random": r"(?!)",  # randomness is a function of (seed, step, purpose): jepa.rng
+    "data": r"(?!)",  # the linked folders have one name: jepa.data, ...
+    "eval": r"(?!)",
+    "configs": r"(?!)",
+    "slurm": r"(?!)",
+    "torch": r"(?!(config|errors|logs|version|cli|arguments|__main__|__init__)\.py$)",
+}
+"""Outside package -> pattern of the files (below jepa/) that may import it. `(?!)` matches nothing."""
+
+
+@dataclass(frozen=True)
+class Import:
+    file: str
+    line: int
+    name: str
+
+
+def imports_of(source: str, file: str) -> Iterator[Import]:
+    """Every module named by an import statement or by `import_module("literal")`, wherever it stands."""
+    for node in ast.walk(ast.parse(source, file)):
+        if isinstance(node, ast.Import):
+            yield from (Import(file, node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            # `from jepa import data` imports jepa.data
+            names = [f"jepa.{alias.name}" for alias in node.names] if module == "jepa" else [module]
+            yield from (Import(file, node.lineno, name) for name in names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            if ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+                yield Import(file, node.lineno, str(node.args[0].value))
+
+
+def part_of(file: str) -> str:
+    return file.split("/")[0].removesuffix(".py")
+
+
+def floor_of(part: str) -> int | None:
+    return next((floor for floor, parts in enumerate(FLOORS) if part in parts), None)
+
+
+def complaint(found: Import) -> str | None:
+    """What is wrong with an import, or None."""
+    where, package = f"jepa/{found.file}:{found.line}: ", found.name.split(".")[0]
+    if found.name.startswith("."):
+        return f"{where}relative import {found.name}"
+    if package != "jepa":
+        allowed = re.match(FENCES.get(package, ""), found.file)
+        return None if allowed else f"{where}{package} may not be imported here"
+    importer, imported = part_of(found.file), found.name.split(".")[1] if "." in found.name else "version"
+    own, other = floor_of(importer), floor_of(imported)
+    if own is None:
+        return f"{where}{importer} is on no floor: add it to the table"
+    if importer == imported or (own == 0 and other == 0) or own == len(FLOORS) - 1:
+        return None
+    if other is None:  # a name of the package itself, as in `from jepa import __version__`
+        return None if imported.startswith("__") else f"{where}{found.name} is on no floor: add it to the table"
+    if other >= own:
+        return f"{where}{importer} (floor {own}) may not import {found.name} (floor {other})"
+    if importer in ONLY and other > 0 and imported not in ONLY[importer]:
+        return f"{where}{importer} may import only {', '.join(sorted(ONLY[importer]))}, not {found.name}"
+    return None
+
+
+def files() -> list[Path]:
+    """Every module, through the links (which rglob does not follow)."""
+    folders = [ROOT, *(path for path in sorted(ROOT.iterdir()) if path.is_dir())]
+    return sorted({path for folder in folders for path in (*folder.glob("*.py"), *folder.glob("*/**/*.py"))})
+
+
+def test_imports_only_go_down_and_stay_inside_the_fences() -> None:
+    names = {path.relative_to(ROOT).as_posix() for path in files()}
+    assert {"cli.py", "data/synthetic/__init__.py", "eval/__init__.py"} <= names, "the walk missed a linked folder"
+    found = [one for path in files() for one in imports_of(path.read_text("utf-8"), path.relative_to(ROOT).as_posix())]
+    complaints = [text for one in found if (text := complaint(one))]
+    assert not complaints, "\n" + "\n".join(complaints)
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("masks/build.py", "import os\nfrom jepa.models.encoder import Encoder"),
+        ("models/encoder.py", "if True:\n    import jepa.training.module"),
+        ("objectives/latent.py", "def f():\n    from jepa.masks.build import MaskSampler"),
+        ("checkpoints/load.py", "from jepa.data.source import open_source"),
+        ("training/module.py", "from jepa.features import extract"),
+        ("eval/knn.py", "from jepa import report"),
+        ("rng.py", "from jepa.masks.build import MaskSampler"),
+        ("models/encoder.py", "import lightning.pytorch as pl"),
+        ("data/stream.py", "from decord import VideoReader"),
+        ("data/frames.py", 'importlib.import_module("av")'),
+        ("data/frames.py", "import webdataset as wds"),
+        ("report/page.py", "from matplotlib import pyplot"),
+        ("config.py", "import torch.nn"),
+        ("data/order.py", "import random"),
+        ("commands/probe.py", "from eval.knn import knn"),
+        ("data/order.py", "from .index import Index"),
+        ("training/module.py", "from transformers import AutoModel"),
+        ("novelty/thing.py", "from jepa.errors import JepaError"),
+    ],
+)
+def test_a_violation_is_caught_with_file_and_line(file: str, source: str) -> None:
+    (found,) = [one for one in imports_of(source, file) if one.name != "os"]
+    assert (complaint(found) or "").startswith(f"jepa/{file}:{len(source.splitlines())}: ")
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("objectives/latent.py", "from jepa.models.jepa import JEPA"),
+        ("tokens.py", "from jepa.errors import ConfigError"),
+        ("data/stream.py", "from jepa.data.order import Order"),
+        ("data/synthetic/video.py", "import av"),
+        ("training/module.py", "import lightning"),
+        ("commands/pretrain.py", "from jepa.eval.knn import knn"),
+        ("cli.py", "from jepa.logs import configured"),
+        ("models/encoder.py", "import torch"),
+    ],
+)
+def test_what_is_allowed_passes(file: str, source: str) -> None:
+    (found,) = imports_of(source, file)
+    assert complaint(found) is None
