@@ -6,8 +6,6 @@
 #
 # Stamps inside the environment say what has been installed; they are written last, so an interrupted install is redone,
 # and a second `make demo` installs nothing. Another Python: make PYTHON=python3.12 VENV=.venv312 test.
-# A machine without a GPU saves gigabytes with PyTorch's CPU build:
-#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
-from jepa.data.decode import VideoInfo, probe
-from jepa.data.source import Label, SampleInfo
+from jepa.data.source import Label, SampleInfo, printable
+from jepa.data.timeline import VideoInfo, probe
 from jepa.errors import DataError
 from jepa.logs import get_logger, progress
 
@@ -45,7 +45,10 @@ class FolderSource:
                 readable.append((file, probe(file)))
             except DataError as error:
                 failures.append(str(error))
-                log.warning("left out: %s", error)
+                if files != [root]:
+                    log.warning("left out: %s", error)
+        if not readable and files == [root]:
+            raise DataError(failures[0])
         if not readable:
             raise DataError(
                 f"none of the {len(files)} videos in {printable(root)} can be read; the first: {failures[0]}"
@@ -112,12 +115,6 @@ def folder_labels(root: Path, files: list[Path]) -> Mapping[Path, Mapping[str, L
     if any(len(names) == 1 for names in parts.values()):
         return {}
     return {file: {"label": printable(names[0])} for file, names in parts.items()}
-
-
-def printable(path: str | Path) -> str:
-    """The path as text that can be written anywhere: bytes that are no UTF-8 are replaced, line breaks escaped."""
-    text = os.fsencode(path).decode("utf-8", "replace")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _walk(root: Path) -> Iterator[Path]:

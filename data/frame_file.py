@@ -43,7 +43,8 @@ class FrameFile:
         self.path = path
         self.bytes = path.stat().st_size
         self.table = _read_table(path, count, self.bytes)
-        self.pixels = np.memmap(path, np.uint8, "r")
+        # Seen as a plain array: slicing the subclass costs several microseconds, and is done a few times per clip.
+        self.pixels = np.asarray(np.memmap(path, np.uint8, "r"))
 
     def video(self, index: int) -> np.ndarray:
         """All frames of a video: a read-only view, uint8 (T, H, W, 3)."""

@@ -18,7 +18,7 @@ import numpy as np
 from jepa.data.decode import Backend, decode, scaled_size
 from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
 from jepa.data.source import SampleInfo, Source
-from jepa.data.workers import Loader, usable_workers
+from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger, progress
 
@@ -115,7 +115,7 @@ class Frames:
             return self._open() or self._make(size)
         except OSError as error:
             reason = error.strerror or error
-            _log().warning("%s: decoding on demand, cannot write the frame cache %s: %s", name, self.path, reason)
+            _log().warning("%s: decoding on demand, cannot use the frame cache %s: %s", name, self.path, reason)
             return None
 
     def _open(self) -> FrameFile | None:
@@ -140,7 +140,7 @@ class Frames:
         return FrameFile(self.path, count)
 
     def _decode_source(self, size: int) -> Iterator[np.ndarray]:
-        workers = usable_workers(self.workers, size // DECODED_BYTES_PER_WORKER)
+        workers = min(self.workers, size // DECODED_BYTES_PER_WORKER)
         numbers = range(len(self.source))
         return iter(Loader(self._decode_all, numbers, workers=workers if workers > 1 else 0))
 

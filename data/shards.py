@@ -15,13 +15,13 @@ import tarfile
 import zlib
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from jepa.data.decode import VideoInfo
 from jepa.data.index import (
     Manifest,
     Member,
@@ -37,6 +37,7 @@ from jepa.data.index import (
     writing,
 )
 from jepa.data.source import MANIFEST, Label, SampleInfo
+from jepa.data.timeline import VideoInfo
 from jepa.errors import ConfigError, DataError
 
 MODIFIED = 0.0
@@ -71,7 +72,8 @@ class ShardWriter:
         self.samples_per_shard, self.bytes_per_shard = samples_per_shard, bytes_per_shard
         self._provenance = dict(provenance or {})
         self._number = 0
-        _claim(self.folder)
+        self._created = not self.folder.exists()
+        claim(self.folder)
         self._shards: list[ShardEntry] = []
         self._keys: set[str] = set()
         self._label_names: set[str] | None = None
@@ -182,10 +184,15 @@ class ShardWriter:
     def _withdraw(self) -> None:
         """Remove what this writer wrote, also the shard that it was busy with."""
         if self._file is not None:
+            with suppress(OSError, ValueError):  # else tarfile complains when it is collected
+                self._tar.close()
             self._file.discard()
         for number in range(self._number + 1):
             for ending in ("tar", "arrow"):
                 (self.folder / f"shard-{number:06d}.{ending}").unlink(missing_ok=True)
+        if self._created:
+            with suppress(OSError):  # others may have put files into it
+                self.folder.rmdir()
 
 
 class ShardSource:
@@ -261,8 +268,12 @@ class ShardSource:
         return content
 
 
-def _claim(folder: Path) -> None:
-    """Create the folder."""
+def claim(folder: Path) -> None:
+    """Create a folder for shards.
+
+    Raises:
+        ConfigError: it already holds shards, or cannot be created or written to.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         taken = sorted(path.name for path in folder.iterdir() if path.suffix == ".tar" or path.name == MANIFEST)

@@ -4,6 +4,7 @@ Two kinds exist: shards (`jepa.data.shards`), and plain files (`jepa.data.folder
 looking. A data set may hold the splits train/ and test/ as sub-folders, each of either kind.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,3 +112,9 @@ def split_folders(folder: Path) -> dict[str, Path]:
     if len(named) == len(children):
         return named
     return {name: child for name, child in named.items() if (child / MANIFEST).is_file()}
+
+
+def printable(path: str | Path) -> str:
+    """The path as text that can be written anywhere: bytes that are no UTF-8 are replaced, line breaks escaped."""
+    text = os.fsencode(path).decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

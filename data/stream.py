@@ -22,7 +22,7 @@ from jepa.data.order import Order
 from jepa.data.source import Source
 from jepa.data.transforms import AugmentConfig, augment, centre_crop
 from jepa.data.windows import WindowConfig, centre_window, random_window, tile_windows
-from jepa.data.workers import Loader, StartMethod, usable_workers
+from jepa.data.workers import Loader, StartMethod
 from jepa.errors import ConfigError
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
@@ -163,7 +163,7 @@ def train_loader(
     return Loader(
         TrainBatches(stream, grid, draw_masks, batch, rank, world_size),
         steps,
-        workers=usable_workers(loader.workers, len(steps)),
+        workers=min(loader.workers, len(steps)),
         prefetch=loader.prefetch,
         pin_memory=torch.cuda.is_available(),
         start_method=loader.start_method,
@@ -235,7 +235,7 @@ def evaluation_batches(
         Loader(
             EvaluationBatches(frames, clips, size, batch_size),
             numbers,
-            workers=0 if few else usable_workers(loader.workers, len(numbers)),
+            workers=0 if few else min(loader.workers, len(numbers)),
             prefetch=loader.prefetch,
             start_method=loader.start_method,
         )

@@ -13,7 +13,6 @@ written logs from a thread inherits locks that nobody will ever release.
 """
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,9 +31,14 @@ StartMethod = Literal["forkserver", "spawn", "fork"]
 
 @dataclass(frozen=True)
 class Failure:
-    """What a worker returns in place of an item that could not be made."""
+    """What a worker returns in place of an item that could not be made.
 
-    error: ConfigError | DataError
+    Not the exception itself: raising it would tie its traceback, and with it the running loader, into a cycle, and
+    workers that the garbage collector finds in a cycle take five seconds to stop.
+    """
+
+    kind: type[ConfigError] | type[DataError]
+    message: str
 
 
 class _Task(Dataset[Item | Failure]):
@@ -46,12 +50,14 @@ class _Task(Dataset[Item | Failure]):
     def __getitem__(self, number: int) -> Item | Failure:
         try:
             return self.make(number)
-        except (ConfigError, DataError) as error:
-            return Failure(error)
+        except ConfigError as error:
+            return Failure(ConfigError, str(error))
+        except DataError as error:
+            return Failure(DataError, str(error))
 
 
 class Loader(Generic[Item]):
-    """Iterates over `make(n)` for n in `numbers`, in order; may be iterated again.
+    """Iterates over `make(n)` for n in `numbers`, in order; workers live as long as one iteration.
 
     Raises (while iterating):
         ConfigError, DataError: as raised by `make`.
@@ -67,7 +73,7 @@ class Loader(Generic[Item]):
         pin_memory: bool = False,
         start_method: StartMethod = "forkserver",
     ) -> None:
-        """Prepare the workers; they start with the first iteration.
+        """Starts nothing yet.
 
         Args:
             make: the function; must pickle unless `workers` is 0.
@@ -87,10 +93,10 @@ class Loader(Generic[Item]):
             sampler=numbers,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
-            persistent_workers=workers > 0,
             pin_memory=pin_memory,
             multiprocessing_context=start_method if workers else None,
             worker_init_fn=_start_worker,
+            collate_fn=_as_is,
             generator=torch.Generator(),
         )
 
@@ -100,15 +106,13 @@ class Loader(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         for item in self.loader:
             if isinstance(item, Failure):
-                raise item.error
+                raise item.kind(item.message)
             yield item
 
 
-def usable_workers(wanted: int, items: int) -> int:
-    """Worker processes worth starting for `items` items: none that would have nothing to do."""
-    if wanted < 0:
-        raise ConfigError(f"loader.workers is {wanted}, expected 0 (no worker processes) or more")
-    return min(wanted, items, 4 * (os.cpu_count() or 1))
+def _as_is(item: Item) -> Item:
+    """In place of the DataLoader's conversion of whatever looks like an array."""
+    return item
 
 
 def _start_worker(_: int) -> None:

@@ -37,6 +37,11 @@ class ClipSet:
     def infos(self) -> tuple[SampleInfo, ...]:
         return tuple(self.source.info(index) for index in self.indices)
 
+    @cached_property
+    def origins(self) -> tuple[str, ...]:
+        """File each clip was made from; a clip that was made from none, or does not say so, is its own."""
+        return tuple(info.origin or f"clip {info.key}" for info in self.infos)
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -106,7 +111,7 @@ def _hold_out_test(source: Source, path: str | Path, seed: int) -> tuple[ClipSet
     whole = ClipSet(source, tuple(range(len(source))))
     # Any label will do to spread the classes; with several, the first by name.
     labels = [str(next(iter(sorted(info.labels.items())), "")) for info in whole.infos]
-    kept, held = hold_out(labels, [info.origin for info in whole.infos], TEST_FRACTION, seed=seed, purpose="test")
+    kept, held = hold_out(labels, whole.origins, TEST_FRACTION, seed=seed, purpose="test")
     if not held:
         raise DataError(f"{path} has no test split and too few clips to hold some out; add clips or a test/ folder")
     log.info("%s has no test split: holding out %d of %d clips, by origin", path, len(held), len(whole))
@@ -174,7 +179,7 @@ def make_task(data: EvaluationData, name: str) -> Task:
         train_targets=torch.tensor([number[label] for label in train_labels]),
         test_rows=torch.tensor(test_rows),
         test_targets=torch.tensor([number[label] for label in test_labels]),
-        origins=tuple(data.train.infos[row].origin for row in train_rows),
+        origins=tuple(data.train.origins[row] for row in train_rows),
     )
 
 

@@ -20,6 +20,9 @@ from jepa.eval.features import TokenTable
 from jepa.eval.knn import KnnConfig, nearest, vote
 from jepa.eval.linear import LinearConfig, Standardiser, span_coordinates, train_linear
 from jepa.eval.split import hold_out
+from jepa.logs import get_logger
+
+log = get_logger(__name__)
 
 ProbeKind = Literal["linear", "attentive", "knn"]
 
@@ -103,7 +106,12 @@ def run_probe(kind: ProbeKind, features: Features, task: Task, config: ProbesCon
 def _part(task: Task, config: ProbesConfig, seed: int) -> tuple[list[int], list[int]]:
     """Positions among the training rows: to fit on, and to choose on."""
     targets = task.train_targets.tolist()
-    return hold_out(targets, task.origins, config.validation, seed=seed, purpose=f"validation {task.name}")
+    parts = hold_out(targets, task.origins, config.validation, seed=seed, purpose=f"validation {task.name}")
+    if not parts[1]:
+        log.warning(
+            "task %s: every class has one film only, so no settings can be chosen; defaults are used", task.name
+        )
+    return parts
 
 
 def _linear(features: Features, task: Task, config: ProbesConfig, seed: int) -> Answers:

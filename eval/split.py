@@ -21,7 +21,7 @@ def hold_out(
 
     Args:
         classes: class of each sample.
-        origins: origin of each sample.
+        origins: origin of each sample, never empty.
         fraction: share to hold out, in (0, 1).
         seed: seed of the choice.
         purpose: what the split is for; other purposes give other splits.

@@ -11,18 +11,24 @@ import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-import jepa.configs
-from jepa.config import Option, Resolved, make_layer, nearest, options, read_layer, resolve, to_dict, type_name
+from jepa.config import (
+    Option,
+    Resolved,
+    find_config,
+    make_layer,
+    nearest,
+    options,
+    read_layer,
+    resolve,
+    to_dict,
+    type_name,
+)
 from jepa.errors import ConfigError
 
 Command = Any
 """A module of `jepa.commands`: SUMMARY, EXAMPLE, Config, run, and optionally POSITIONAL."""
-
-SHIPPED_FOLDER = {"probe": "eval", "extract": "eval", "synth": "data", "pack": "data"}
-"""Folder of `configs/` where the YAML files of a verb lie, if it is not called like the verb."""
 
 
 def parse(verb: str, command: Command, argv: Sequence[str]) -> Any | None:
@@ -47,36 +53,6 @@ def parse(verb: str, command: Command, argv: Sequence[str]) -> Any | None:
     if missing := [key if key in positionals else _flag(key) for key in resolved.missing()]:
         raise ConfigError(f"missing {', '.join(missing)}; example: {command.EXAMPLE}")
     return resolved.build()
-
-
-def shipped_configs() -> dict[str, Path]:
-    """The YAML files inside the package by name, e.g. `pretrain/demo`."""
-    root = Path(jepa.configs.__path__[0])
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.yaml"))}
-
-
-def find_config(verb: str, text: str) -> tuple[str, Path]:
-    """Name to show and path of a `--config`: a file, or the name of a shipped one.
-
-    `demo` means `pretrain/demo` for the verb `pretrain`; a bare name never means a file or folder that merely
-    lies in the current folder, unless nothing shipped is called so.
-    """
-    path, shipped = Path(text).expanduser(), shipped_configs()
-    if path.is_file() and (path.suffix or path.name != text):
-        return text, path
-    wanted = text.removesuffix(".yaml")
-    for name in (f"{verb}/{wanted}", f"{SHIPPED_FOLDER.get(verb, verb)}/{wanted}", wanted):
-        if name in shipped:
-            return f"{name}.yaml", shipped[name]
-    if path.is_file():
-        return text, path
-    same = [name for name in shipped if name.split("/")[-1] == wanted]
-    if len(same) == 1:
-        return f"{same[0]}.yaml", shipped[same[0]]
-    raise ConfigError(
-        f"--config {text}: neither a file nor the name of a shipped configuration"
-        f"{nearest(wanted, list(shipped)) if shipped else ''}; shipped: {', '.join(shipped) or 'none'}"
-    )
 
 
 @dataclass
@@ -184,10 +160,11 @@ def _parser(verb: str, command: Command, resolved: Resolved[Any]) -> Any:
 
     positionals = tuple(getattr(command, "POSITIONAL", ()))
     names = " ".join(f"{name.upper()}..." for name in positionals)
+    summary = f"{command.SUMMARY[:1].upper()}{command.SUMMARY[1:]}."
     parser = ArgumentParser(
         prog=f"jepa {verb}",
         usage=f"jepa {verb} {f'{names} ' if names else ''}[OPTIONS]",
-        description=f"{command.SUMMARY[:1].upper()}{command.SUMMARY[1:]}.\n\n{_essay(command)}\n\nexample:\n  {command.EXAMPLE}",
+        description=f"{summary}\n\n{_essay(command)}\n\nexample:\n  {command.EXAMPLE}",
         formatter_class=_Formatter,
         exit_on_error=False,
         default_env=False,
@@ -220,7 +197,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _help(option: Option, resolved: Resolved[Any]) -> str:
-    text = _field_docs(option.group).get(option.key.split(".")[-1], "")
+    text = field_docs(option.group).get(option.key.split(".")[-1], "")
     default = "required"
     if option.key in resolved.values:
         default = f"default: {_show(resolved.values[option.key])}"
@@ -238,7 +215,7 @@ def _contains_dataclass(hint: Any) -> bool:
     return is_dataclass(hint) or any(_contains_dataclass(member) for member in get_args(hint))
 
 
-def _field_docs(kind: type) -> dict[str, str]:
+def field_docs(kind: type) -> dict[str, str]:
     """The docstring under each field, base classes included."""
     from docstring_parser import parse_from_object
 

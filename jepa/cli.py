@@ -26,12 +26,12 @@ from jepa.errors import ConfigError, JepaError
 from jepa.version import __version__
 
 VERBS = {
-    "demo": "The whole path in minutes: synthetic clips, pretraining, probes, a report page",
+    "demo": "Run the whole pipeline on a synthetic world: data, pretraining, probes, page",
     "doctor": "Versions, devices, decoders, disk, speed; what is missing and which extra brings it",
     "synth": "Simulate and render a synthetic physics data set as shards of real video files",
-    "pack": "Turn your own videos into shards",
+    "pack": "Turn videos into shards: small, quick to decode, checked",
     "pretrain": "Pretrain an encoder on shards or a folder of videos",
-    "probe": "Train probes on a frozen encoder and measure their accuracy",
+    "probe": "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines",
     "extract": "Write the features of a frozen encoder",
     "report": "Make one HTML page of one or more run folders",
 }
@@ -79,10 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated:
         return _fail(name, "terminated", 143)
     except JepaError as error:
-        return _fail(name, f"error: {error}", error.exit_code)
+        return _fail(name, str(error) if error.exit_code > 128 else f"error: {error}", error.exit_code)
     except BrokenPipeError:
         # The reader of stdout went away (`jepa ... | head`): not worth a word, also not at interpreter exit.
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
         return _fail(name, *_explain_os_error(error))

@@ -13,18 +13,21 @@ import difflib
 import hashlib
 import json
 import math
-import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
+from jepa import yaml_text
 from jepa.errors import ConfigError
 
 T = TypeVar("T")
+
+SHIPPED = Path(__file__).parent / "configs"
+"""Folder of the YAML files that come with the package."""
+VERB_FOLDERS = {"probe": "eval", "extract": "eval", "synth": "data", "pack": "data"}
+"""Folder of `configs/` where the YAML files of a verb lie, if it is not called like the verb."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Resolved(Generic[T]):
 
     def to_yaml(self) -> str:
         """All keys as YAML, each with its origin as a comment unless it is the default."""
-        return _dump(_nested({key: _plain(value) for key, value in self.values.items()}), "", self.origins, 0)
+        return yaml_text.dump(_nested({key: _plain(value) for key, value in self.values.items()}), self.origins)
 
 
 def options(kind: type, prefix: str = "", base: Any = MISSING) -> dict[str, Option]:
@@ -116,6 +119,35 @@ def load(kind: type[T], *paths: Path) -> T:
     return resolve(kind, [read_layer(kind, path) for path in paths]).build()
 
 
+def shipped_configs() -> dict[str, Path]:
+    """The YAML files inside the package by name, e.g. `pretrain/demo`."""
+    return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}
+
+
+def find_config(verb: str, text: str) -> tuple[str, Path]:
+    """Name to show and path of a `--config`: a file, or the name of a shipped one.
+
+    `demo` means `pretrain/demo` for the verb `pretrain`; a bare name never means a file or folder that merely
+    lies in the current folder, unless nothing shipped is called so.
+    """
+    path, shipped = Path(text).expanduser(), shipped_configs()
+    if path.is_file() and (path.suffix or path.name != text):
+        return text, path
+    wanted = text.removesuffix(".yaml")
+    for name in (f"{verb}/{wanted}", f"{VERB_FOLDERS.get(verb, verb)}/{wanted}", wanted):
+        if name in shipped:
+            return f"{name}.yaml", shipped[name]
+    if path.is_file():
+        return text, path
+    same = [name for name in shipped if name.split("/")[-1] == wanted]
+    if len(same) == 1:
+        return f"{same[0]}.yaml", shipped[same[0]]
+    raise ConfigError(
+        f"--config {text}: neither a file nor the name of a shipped configuration"
+        f"{nearest(wanted, list(shipped)) if shipped else ''}; shipped: {', '.join(shipped) or 'none'}"
+    )
+
+
 def read_layer(kind: type, path: Path, origin: str | None = None) -> Layer:
     """A YAML file as a layer.
 
@@ -124,12 +156,7 @@ def read_layer(kind: type, path: Path, origin: str | None = None) -> Layer:
             value of a wrong type; the message names file, line, key, and the nearest valid key.
     """
     origin = origin or str(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a UTF-8 text file"
-        raise ConfigError(f"{path}: cannot read this configuration: {reason}") from error
-    content, lines = _parse(text, path)
+    content, lines = yaml_text.read(path)
     return make_layer(kind, content, origin, lines={key: f"{path}:{line}" for key, line in lines.items()})
 
 
@@ -145,11 +172,8 @@ def make_layer(kind: type, content: Mapping[str, Any], origin: str, lines: Mappi
         if key in known:
             try:
                 values[key] = convert(value, known[key].hint)
-            except ConfigError as error:
+            except ValueError as error:
                 raise ConfigError(f"{where}{key}: {error}") from error
-            except ValueError:
-                expected = type_name(known[key].hint)
-                raise ConfigError(f"{where}{key}: expected {expected}, got {_show(value)}") from None
         elif key in groups:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where}{key}: expected a mapping with keys of its own, got {_show(value)}")
@@ -173,8 +197,18 @@ def convert(value: Any, hint: Any) -> Any:
     """`value`, as read from YAML or JSON, as an instance of the type annotation.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: it is of another type; the message says what was expected.
+        ConfigError: it is a mapping that stands for a dataclass, and something inside is wrong.
     """
+    try:
+        return _convert(value, hint)
+    except ConfigError:
+        raise
+    except ValueError:
+        raise ValueError(f"expected {type_name(hint)}, got {_show(value)}") from None
+
+
+def _convert(value: Any, hint: Any) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -220,60 +254,13 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def to_yaml(config: Any) -> str:
     """A configuration as YAML that `load` reads back."""
-    return _dump(to_dict(config), "", {}, 0)
+    return yaml_text.dump(to_dict(config), {})
 
 
 def config_hash(config: Any) -> str:
     """12 hexadecimal digits that change with any value; the same on every machine."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-
-
-# --- reading -------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML reads `1e-3` as text (YAML 1.1 wants a dot); everybody means the number."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _parse(text: str, path: Path) -> tuple[Mapping[str, Any], dict[str, int]]:
-    """Content of a YAML file, and the line of each dotted key."""
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return {}, {}
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError(f"{path}:1: expected `key: value` lines, got {node.tag.split(':')[-1]}")
-        lines: dict[str, int] = {}
-        _find_lines(node, "", path, lines, set())
-        return loader.construct_document(node), lines
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
-
-
-def _find_lines(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str, int], seen: set[int]) -> None:
-    seen.add(id(node))
-    for key, value in node.value:
-        name, line = f"{prefix}{key.value}", key.start_mark.line + 1
-        if name in lines and key.start_mark.line:
-            raise ConfigError(f"{path}:{line}: key '{name}' is given twice (first on line {lines[name]})")
-        lines[name] = line
-        if isinstance(value, yaml.MappingNode) and id(value) not in seen:
-            _find_lines(value, f"{name}.", path, lines, seen)
-
-
-# --- types ---------------------------------------------------------------------------------------------
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:
@@ -344,9 +331,6 @@ def _construct(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
         raise ConfigError(f"{where}{error}") from error
 
 
-# --- writing -------------------------------------------------------------------------------------------
-
-
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -366,20 +350,6 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             branch = branch.setdefault(parent, {})
         branch[name] = value
     return tree
-
-
-def _dump(tree: Mapping[str, Any], prefix: str, origins: Mapping[str, str], depth: int) -> str:
-    """Block mappings with values in one line each, so that an origin fits behind a value."""
-    text = ""
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value and key not in origins:
-            text += f"{'  ' * depth}{name}:\n{_dump(value, f'{key}.', origins, depth + 1)}"
-            continue
-        shown = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf, allow_unicode=True).strip()
-        origin = origins.get(key, "default")
-        text += f"{'  ' * depth}{shown[1:-1]}{f'  # {origin}' if origin != 'default' else ''}\n"
-    return text
 
 
 def _show(value: Any) -> str:

@@ -111,6 +111,7 @@ class Progress(Generic[Item]):
         self.total = total
         self.done = 0
         self.note = ""
+        self._shown = 0
         self._started = self._printed = 0.0
         self._bar: RichProgress | None = None
 
@@ -128,7 +129,7 @@ class Progress(Generic[Item]):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif self._printed > self._started and kind is None:
+        elif self._printed > self._started and kind is None and self.done > self._shown:
             self._print()
 
     def __iter__(self) -> Iterator[Item]:
@@ -150,7 +151,7 @@ class Progress(Generic[Item]):
             self._print()
 
     def _print(self) -> None:
-        self._printed = time.monotonic()
+        self._printed, self._shown = time.monotonic(), self.done
         rate = self.done / max(self._printed - self._started, 1e-9)
         parts = [f"{self.description} {self.done}"]
         if self.total:

@@ -13,7 +13,7 @@ def test_grid_of_clip() -> None:
     assert grid.count == 24
 
 
-@pytest.mark.parametrize("frames, height, width", [(7, 32, 32), (8, 30, 32), (8, 32, 8), (0, 32, 32)])
+@pytest.mark.parametrize(("frames", "height", "width"), [(7, 32, 32), (8, 30, 32), (8, 32, 8), (0, 32, 32)])
 def test_grid_refuses_sizes_that_do_not_divide(frames: int, height: int, width: int) -> None:
     with pytest.raises(ConfigError, match="positive multiple"):
         TokenGrid.of_clip(frames, height, width, tubelet=2, patch=16)

@@ -24,6 +24,7 @@ import numpy as np
 
 from jepa.data.decode import VideoInfo
 from jepa.data.shards import ShardWriter
+from jepa.data.source import MANIFEST
 from jepa.data.synthetic.shapes import Split
 from jepa.data.synthetic.video import ENCODER, KEYFRAME_INTERVAL, encode_h264
 from jepa.data.synthetic.world import WorldConfig, make_clip
@@ -118,15 +119,17 @@ def _holds(out: Path, recipe: Mapping[str, object]) -> bool:
     try:
         found = json.loads((out / RECIPE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise ConfigError(f"--out {out}: is not empty and no synthetic data set; choose another folder") from None
-    if found == recipe:
-        return True
-    differs = ", ".join(
-        f"{name} {found.get(name)!r} instead of {recipe.get(name)!r}"
-        for name in recipe
-        if not isinstance(found, dict) or found.get(name) != recipe.get(name)
-    )
-    raise ConfigError(f"--out {out}: holds another synthetic data set ({differs}); choose another folder or remove it")
+        found = None
+    if not isinstance(found, dict):
+        raise ConfigError(f"--out {out}: is not empty and no synthetic data set; choose another folder")
+    if found != recipe:
+        names = [name for name in recipe if found.get(name) != recipe[name]]
+        differs = ", ".join(f"{name} {found.get(name)!r} instead of {recipe[name]!r}" for name in names)
+        raise ConfigError(f"--out {out}: holds another synthetic data set ({differs}); choose another folder")
+    for split in ("train", "test"):
+        if recipe[split] and not (out / split / MANIFEST).is_file():
+            raise ConfigError(f"--out {out}: its folder {split} is gone; remove the rest and make the data set again")
+    return True
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from jepa.version import __version__
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUMMARY = "show versions, devices, decoders, disk and speed, and what is missing"
+SUMMARY = "Versions, devices, decoders, disk, speed; what is missing and which extra brings it"
 EXAMPLE = "jepa doctor --json"
 
 DISTRIBUTION = "jepa-video"
@@ -243,7 +243,7 @@ def _speed(device: str, *, size: Any, patch: int, pixels: int, batch: int, frame
     def step() -> "Tensor":
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = objective(jepa, inputs).loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach().cpu()  # waits for the device
 
     step()

@@ -48,7 +48,7 @@ def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> torch.device:
 def run(config: Config) -> int:
     """Extract, and say on stdout what was written."""
     device = choose_device(config.device)
-    if config.split is not None and not has_split(config.data, config.split):
+    if config.split is not None and config.data.exists() and not has_split(config.data, config.split):
         raise ConfigError(f"--split {config.split}: {config.data} has no such part")
     encoder = load_encoder(config.encoder).to(device)
     source = open_source(config.data, config.split or "train")

@@ -23,13 +23,13 @@ from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import FrozenEncoder
 from jepa.data.source import Source
 from jepa.data.stream import LoaderConfig, evaluation_batches
-from jepa.data.windows import WindowConfig, centre_window, tile_windows
+from jepa.data.windows import WindowConfig
 from jepa.errors import ConfigError, DataError
+from jepa.features.plan import Plan, Skipped, make_plan, window_of
 from jepa.features.writers import (
     FACTS_NAME,
     FORMAT_VERSION,
     INDEX_NAME,
-    IndexRow,
     complete_shards,
     settings_hash,
     write_index,
@@ -73,26 +73,6 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True)
-class Skipped:
-    """A video without features."""
-
-    key: str
-    path: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All windows of an extraction, in order."""
-
-    rows: tuple[IndexRow, ...]
-    owners: tuple[int, ...]
-    """Number of each window's video in the source."""
-    windows: tuple[tuple[int, ...], ...]
-    skipped: tuple[Skipped, ...]
-
-
-@dataclass(frozen=True)
 class Extraction:
     """What an extraction did."""
 
@@ -103,32 +83,6 @@ class Extraction:
     shards: int
     row_shape: tuple[int, ...]
     skipped: tuple[Skipped, ...]
-
-
-def window_of(encoder: FrozenEncoder, stride: int | None = None) -> WindowConfig:
-    """The clips the encoder was trained on, or as many frames at another stride."""
-    if stride is not None:
-        return WindowConfig(frames=encoder.config.frames, stride=stride)
-    clip = encoder.facts.get("clip", {})
-    return WindowConfig(frames=encoder.config.frames, stride=encoder.window_stride, fps=clip.get("fps"))
-
-
-def make_plan(source: Source, window: WindowConfig, *, tiles: bool) -> Plan:
-    """The windows of every video; videos that are too short are listed as skipped."""
-    rows, owners, windows, skipped = [], [], [], []
-    for index in range(len(source)):
-        info = source.info(index)
-        try:
-            cuts = tile_windows(info, window) if tiles else [centre_window(info, window)]
-        except DataError as error:
-            skipped.append(Skipped(info.key, info.origin, str(error)))
-            continue
-        for frames in cuts:
-            start, end = frames[0], frames[-1] + 1
-            rows.append(IndexRow(info.key, info.origin, start, end, start / info.fps, end / info.fps))
-            owners.append(index)
-            windows.append(tuple(frames))
-    return Plan(tuple(rows), tuple(owners), tuple(windows), tuple(skipped))
 
 
 def pool_tokens(tokens_BND: Float[Tensor, "B N D"], grid: TokenGrid, pool: Pool) -> Tensor:
@@ -219,23 +173,34 @@ def extract(
     fingerprint = settings_hash(settings)
     done = complete_shards(out, expected, fingerprint)
     _report_start(plan, expected, done)
-    facts = {
-        "format_version": FORMAT_VERSION,
-        "encoder": encoder_path,
-        "settings": settings,
-        "source": source.name,
-        "rows": len(plan.rows),
-        "shards": len(expected),
-        "row_shape": list(shape),
-        "skipped": [asdict(video) for video in plan.skipped],
-    }
     if done < len(expected) or not (out / INDEX_NAME).exists():
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "encoder": encoder_path,
+            "settings": settings,
+            "source": source.name,
+            "rows": len(plan.rows),
+            "shards": len(expected),
+            "row_shape": list(shape),
+            "skipped": [asdict(video) for video in plan.skipped],
+        }
         with atomic_write(out / FACTS_NAME) as file:
             file.write(json.dumps(facts, indent=2).encode() + b"\n")
-        _write_shards(encoder, source, out, config, window, plan, expected, done, fingerprint)
+        _write_shards(_Job(encoder, source, config, window, plan), out, expected, done, fingerprint)
         write_index(out, len(expected))
     new = sum(expected[done:])
     return Extraction(str(out), len(plan.rows), new, len(expected), shape, plan.skipped)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the features are made from."""
+
+    encoder: FrozenEncoder
+    source: Source
+    config: ExtractConfig
+    window: WindowConfig
+    plan: Plan
 
 
 def _report_start(plan: Plan, expected: list[int], done: int) -> None:
@@ -245,44 +210,34 @@ def _report_start(plan: Plan, expected: list[int], done: int) -> None:
         log.info("continuing after %d of %d shards", done, len(expected))
 
 
-def _write_shards(
-    encoder: FrozenEncoder,
-    source: Source,
-    out: Path,
-    config: ExtractConfig,
-    window: WindowConfig,
-    plan: Plan,
-    expected: list[int],
-    done: int,
-    fingerprint: str,
-) -> None:
+def _write_shards(job: _Job, out: Path, expected: list[int], done: int, fingerprint: str) -> None:
+    """Write the shards from number `done` on."""
     first = sum(expected[:done])
     waiting: list[np.ndarray] = []
     shard = done
-    with progress(None, "extracting", total=len(plan.rows) - first) as bar:
-        for features in _feature_batches(encoder, source, config, window, plan, first):
+    with progress(None, "extracting", total=len(job.plan.rows) - first) as bar:
+        for features in _feature_batches(job, first):
             waiting.extend(features)
             bar.advance(len(features))
             while shard < len(expected) and len(waiting) >= expected[shard]:
                 count = expected[shard]
-                rows = plan.rows[first : first + count]
+                rows = job.plan.rows[first : first + count]
                 write_shard(out, shard, np.stack(waiting[:count]), rows, fingerprint)
                 del waiting[:count]
                 first += count
                 shard += 1
 
 
-def _feature_batches(
-    encoder: FrozenEncoder, source: Source, config: ExtractConfig, window: WindowConfig, plan: Plan, first: int
-) -> Iterator[np.ndarray]:
+def _feature_batches(job: _Job, first: int) -> Iterator[np.ndarray]:
     """Features (b, ...) of the windows from number `first` on."""
+    encoder, config, plan = job.encoder, job.config, job.plan
     if first >= len(plan.rows):
         return
     videos = list(dict.fromkeys(plan.owners[first:]))
     position = plan.owners.index(videos[0])  # windows of that video before `first` are read again and dropped
     batches = evaluation_batches(
-        source,
-        window=window,
+        job.source,
+        window=job.window,
         size=encoder.config.size,
         batch_size=config.batch_size,
         loader=LoaderConfig(batch_size=config.batch_size, workers=config.workers, cache_gb=0.0),

@@ -25,6 +25,7 @@ FORMAT_VERSION = 1
 INDEX_NAME = "index.parquet"
 FACTS_NAME = "extract.json"
 TENSOR = "features"
+_ENTRY = "jepa"
 INDEX_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
@@ -46,7 +47,7 @@ class IndexRow:
     key: str
     """Name of the video in its source."""
     path: str
-    """File or shard that the video was read from."""
+    """File that the video was made from, or the name of its data set if that is not known."""
     start: int
     """First frame of the window."""
     end: int
@@ -72,7 +73,9 @@ def write_shard(folder: Path, shard: int, features: np.ndarray, rows: Sequence[I
     if len(rows) != len(features):
         raise ValueError(f"got {len(features)} rows of features and {len(rows)} rows of index, expected as many")
     columns = {field.name: [getattr(row, field.name) for row in rows] for field in fields(IndexRow)}
-    metadata = {"format_version": str(FORMAT_VERSION), "settings": fingerprint, "index": json.dumps(columns)}
+    facts = {"format_version": FORMAT_VERSION, "settings": fingerprint, "index": columns}
+    # One entry: safetensors writes several in random order, and equal features shall be equal files.
+    metadata = {_ENTRY: json.dumps(facts)}
     with atomic_write(folder / shard_name(shard)) as file:
         file.write(save({TENSOR: np.ascontiguousarray(features)}, metadata))
 
@@ -87,9 +90,10 @@ def read_shard_index(path: Path) -> tuple[str, list[IndexRow]]:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             count = file.get_slice(TENSOR).get_shape()[0]
-        columns = json.loads(metadata["index"])
+        facts = json.loads(metadata[_ENTRY])
+        columns = facts["index"]
         rows = [IndexRow(*values) for values in zip(*(columns[f.name] for f in fields(IndexRow)), strict=True)]
-        fingerprint = metadata["settings"]
+        fingerprint = str(facts["settings"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise DataError(f"{path} is no complete features shard ({error}); delete it and run again") from error
     if len(rows) != count:

@@ -1,7 +1,7 @@
 """From a configuration to an objective."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from jepa.models.encoder import EncoderConfig
 from jepa.models.jepa import JEPA
@@ -10,6 +10,7 @@ from jepa.objectives.pixels import PixelNorm, PixelPrediction
 from jepa.types import ClipBatch, StepOutput
 
 
+@runtime_checkable
 class Objective(Protocol):
     """The forward of one training step."""
 

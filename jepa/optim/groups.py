@@ -14,7 +14,8 @@ def parameter_groups(modules: Iterable[nn.Module]) -> list[dict[str, Any]]:
 
     Mask tokens (1, 1, width) are one vector each and are not decayed either.
     """
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for module in modules:
         for parameter in module.parameters():
             if parameter.requires_grad:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jepa.report.collect import Run
+from jepa.report.collect import Run, predictions_name
 from jepa.report.headline import ENCODER_WORDS, PROBE_WORDS, main_score
 from jepa.report.pictures import ClipPictures, Pictures
 from jepa.report.template import escape, note, paragraph, section
@@ -23,6 +23,8 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     "clips_per_second": ("clips per second", ""),
 }
 """Columns of metrics.csv that the page knows: heading and remark; others are drawn under their own name."""
+FRAME_PX = 108
+"""Most pixels that a frame takes in the width of the page."""
 _COUNTERS = ("step", "position", "epoch")
 _OBJECTIVES = {
     "ema": "latent prediction, EMA target encoder",
@@ -77,7 +79,7 @@ def _stage_curves(members: Sequence[tuple[str, Run]], prefix: str) -> str:
         if fixed is not None:
             constant.append(f"{title} {number(fixed)}")
             continue
-        drawing = curve(lines, name=f"{prefix}{column}".replace("/", "-"), title=f"{title} against steps")
+        drawing = curve(lines, name=f"{prefix}q{len(drawings)}", title=f"{title} against steps")
         if drawing is not None:
             caption = f"{escape(title)} <span>{escape(remark)}</span>"
             drawings.append(f"<figure><figcaption>{caption}</figcaption>{drawing}</figure>")
@@ -105,10 +107,11 @@ def confusion_section(runs: Sequence[Run]) -> str:
 
 def _confusion(run: Run, name: str) -> str:
     score = main_score(run)
-    wanted = f"{score.task}-{score.encoder}-{score.probe}" if score else ""
-    found = run.predictions.get(wanted)
-    if score is None or found is None:
-        return note(f"None: {'predictions/' + wanted + '.json is missing' if score else 'no probe has been run'}.")
+    if score is None:
+        return note("None: no probe has been run.")
+    found = run.predictions_of(score)
+    if found is None:
+        return note(f"None: predictions/{predictions_name(score)}.json is missing.")
     counts = confusion_counts(found.truth, found.predicted, len(found.classes))
     chosen = hardest(counts)
     labels = [found.classes[index] for index in chosen]
@@ -134,8 +137,8 @@ def masks_section(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
         '<span><i style="background:#808080"></i>neither</span></div>'
     )
     groups = [drawn.masks for drawn in pictures]
-    absent = "No masks are drawn: see the remarks on the runs above."
-    return section("masks", "Masks", (key if any(groups) else "") + _clips(runs, groups, absent))
+    remarks = [drawn.masks_note for drawn in pictures]
+    return section("masks", "Masks", (key if any(groups) else "") + _clips(runs, groups, remarks))
 
 
 def maps_section(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
@@ -144,24 +147,26 @@ def maps_section(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
         paragraph(text, "note") for text in dict.fromkeys(drawn.maps_caption for drawn in pictures) if text
     )
     groups = [drawn.maps for drawn in pictures]
-    absent = "No feature maps are drawn: see the remarks on the runs above."
-    return section("features", "Feature maps over time", captions + _clips(runs, groups, absent))
+    remarks = [drawn.maps_note for drawn in pictures]
+    return section("features", "Feature maps over time", captions + _clips(runs, groups, remarks))
 
 
-def _clips(runs: Sequence[Run], groups: Sequence[Sequence[ClipPictures]], absent: str) -> str:
+def _clips(runs: Sequence[Run], groups: Sequence[Sequence[ClipPictures]], remarks: Sequence[str]) -> str:
     parts = []
-    for run, clips in zip(runs, groups, strict=True):
+    for run, clips, remark in zip(runs, groups, remarks, strict=True):
         if len(runs) > 1:
             parts.append(f"<h3>{escape(run.name)}</h3>")
-        parts += [_clip(clip) for clip in clips] or [note(absent)]
+        parts += [_clip(clip) for clip in clips]
+        if remark:
+            parts.append(note(remark))
     return "\n".join(parts)
 
 
 def _clip(clip: ClipPictures) -> str:
     rows = "".join(
         f'<div class="strip"><span>{escape(strip.label)}</span>'
-        f'<img{" class=crisp" if strip.crisp else ""} src="{strip.image}" '
-        f'alt="{escape(f"{strip.count} frames: {strip.label}")}"></div>'
+        f'<img{" class=crisp" if strip.crisp else ""} style="max-width:{strip.count * FRAME_PX}px" '
+        f'src="{strip.image}" alt="{escape(f"{strip.count} frames: {strip.label}")}"></div>'
         for strip in clip.strips
     )
     return f'<div class="clip"><h3>{escape(clip.title)}</h3>{rows}</div>'

@@ -73,6 +73,15 @@ class Run:
     notes: tuple[str, ...]
     """What is missing or damaged, a line each."""
 
+    def predictions_of(self, score: Score) -> Predictions | None:
+        """The predictions behind a score, if they were kept."""
+        return self.predictions.get(predictions_name(score))
+
+
+def predictions_name(score: Score) -> str:
+    """Name of the file of predictions behind a score, without its ending."""
+    return "-".join((score.task, score.encoder, score.probe)).replace("/", "_")
+
 
 def is_run_folder(path: Path) -> bool:
     """Whether a run has left anything in the folder."""

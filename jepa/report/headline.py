@@ -72,11 +72,12 @@ def reading(run: Run) -> str:
         for score in run.scores
         if (score.task, score.probe) == (own.task, own.probe) and score.encoder != own.encoder
     }
-    parts = [
-        f"{comparison(own, others[name])} {ENCODER_WORDS.get(name, name)} ({percent(others[name].value)} %)"
-        for name in ordered(list(others), ENCODER_ORDER)
-    ]
-    return f"{text} That is {join(parts)}." if parts else text
+    groups: dict[str, list[str]] = {}
+    for name in ordered(list(others), ENCODER_ORDER):
+        words = f"{ENCODER_WORDS.get(name, name)} ({percent(others[name].value)} %)"
+        groups.setdefault(comparison(own, others[name]), []).append(words)
+    parts = [f"{relation} {join(names)}" for relation, names in groups.items()]
+    return f"{text} That is {'; '.join(parts)}." if parts else text
 
 
 def join(parts: Sequence[str]) -> str:

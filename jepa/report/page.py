@@ -72,7 +72,7 @@ def render(runs: Sequence[Run], data: Path | None = None) -> tuple[str, list[str
     pictures = [draw_pictures(run, data) for run in runs]
     body = "\n".join(
         (
-            opening(runs, [drawn.notes for drawn in pictures]),
+            opening(runs),
             results_section(runs),
             curves_section(runs),
             masks_section(runs, pictures),
@@ -84,5 +84,6 @@ def render(runs: Sequence[Run], data: Path | None = None) -> tuple[str, list[str
         )
     )
     title = f"{', '.join(run.name for run in runs)} · jepa report"
-    remarks = [line for run, drawn in zip(runs, pictures, strict=True) for line in (*run.notes, *drawn.notes)]
+    remarks = [line for run in runs for line in run.notes]
+    remarks += [line for drawn in pictures for line in (drawn.masks_note, drawn.maps_note) if line]
     return page(title, body), remarks

@@ -20,6 +20,7 @@ from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import JepaError
 from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.report.collect import Run
+from jepa.report.headline import TASK_ORDER, ordered
 from jepa.tokens import TokenGrid
 from jepa.viz.contact import data_uri, enlarge, reduce, sheet, spaced
 from jepa.viz.masks import draw_mask, token_map
@@ -58,7 +59,10 @@ class Pictures:
     masks: tuple[ClipPictures, ...]
     maps: tuple[ClipPictures, ...]
     maps_caption: str
-    notes: tuple[str, ...]
+    masks_note: str
+    """Why there are no masks; empty if there are."""
+    maps_note: str
+    """Why feature maps are missing; empty if none is."""
 
 
 @dataclass(frozen=True)
@@ -91,17 +95,15 @@ def draw_pictures(run: Run, data: Path | None = None) -> Pictures:
         view = _view(run, encoders)
         clips = _read_clips(_find_data(run, data), view)
     except JepaError as error:
-        return Pictures((), (), "", (*notes, f"no masks and feature maps on frames: {error}"))
+        return Pictures((), (), "", f"No masks on frames: {error}.", f"No feature maps: {error}.")
     masks: tuple[ClipPictures, ...] = ()
-    maps: tuple[ClipPictures, ...] = ()
-    caption = ""
+    masks_note = ""
     try:
         masks = _draw_masks(run, clips, view.grid)
     except JepaError as error:
-        notes.append(f"no masks on frames: {error}")
-    if encoders:
-        maps, caption = _draw_maps(encoders, clips)
-    return Pictures(masks, maps, caption, tuple(notes))
+        masks_note = f"No masks on frames: {error}."
+    maps, caption = _draw_maps(encoders, clips) if encoders else ((), "")
+    return Pictures(masks, maps, caption, masks_note, " ".join(notes))
 
 
 def _load_encoders(run: Run) -> tuple[dict[str, FrozenEncoder], list[str]]:
@@ -111,7 +113,7 @@ def _load_encoders(run: Run) -> tuple[dict[str, FrozenEncoder], list[str]]:
         try:
             encoders[label] = load_encoder(stage.path)
         except JepaError as error:
-            notes.append(f"no feature maps of {label}: {error}")
+            notes.append(f"No feature maps of {label}: {error}.")
     return encoders, notes
 
 
@@ -161,15 +163,18 @@ def _read_clips(source: Source, view: _View) -> _Clips:
     titles = []
     for index in indices:
         info = source.info(index)
-        about = ", ".join(str(value) for value in info.labels.values() if isinstance(value, str))
-        first = centre_window(info, view.window)[0]
-        titles.append(f"{about or info.key} · {info.key}, from {first / info.fps:.1f} s" if about else info.key)
+        labels = [info.labels[name] for name in ordered(list(info.labels), TASK_ORDER)]
+        about = ", ".join(str(label) for label in labels if isinstance(label, str))
+        cut = centre_window(info, view.window)
+        times = f"{cut[0] / info.fps:.1f} to {(cut[-1] + 1) / info.fps:.1f} s"
+        titles.append(" · ".join(filter(None, (about, info.key, times))))
     return _Clips(clips_BCTHW.permute(0, 2, 3, 4, 1).contiguous().numpy(), tuple(titles))
 
 
 def _strip(label: str, frames: Sequence[np.ndarray]) -> Strip:
     small = [reduce(frame) for frame in frames]
-    return Strip(label, data_uri(sheet([small])), len(small), crisp=small[0].shape[0] <= 80)
+    height = small[0].shape[0]
+    return Strip(label, data_uri(sheet([small], gap=max(1, height // 32))), len(small), crisp=height <= 80)
 
 
 def _shown(clips: _Clips) -> Iterator[int]:

@@ -11,7 +11,6 @@ from jepa.report.charts import objective_of, stages_of
 from jepa.report.collect import Run, Score
 from jepa.report.headline import (
     ENCODER_ORDER,
-    ENCODER_WORDS,
     OWN,
     PROBE_ORDER,
     TASK_ORDER,
@@ -25,6 +24,12 @@ from jepa.viz.intervals import interval_bar
 from jepa.viz.style import ACCENT, INK
 
 PROBE_TITLES = {"attentive": "attentive probe", "linear": "linear probe", "knn": "nearest neighbours"}
+ROW_NAMES = {
+    "reconstruction": "reconstruction stage only",
+    "random": "random weights",
+    "pixels": "raw pixels",
+    "jepa-nano": "jepa-nano, shipped",
+}
 _ANCHORS = (
     ("results", "Results"),
     ("curves", "Training curves"),
@@ -37,7 +42,7 @@ _ANCHORS = (
 )
 
 
-def opening(runs: Sequence[Run], remarks: Sequence[Sequence[str]]) -> str:
+def opening(runs: Sequence[Run]) -> str:
     """Title, the results in words, the facts of each run, and what is missing."""
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs: {', '.join(run.name for run in runs)}"
     parts = [f'<header><p class="kicker">{escape(_kicker(runs[0]))}</p><h1>{escape(title)}</h1>']
@@ -48,11 +53,7 @@ def opening(runs: Sequence[Run], remarks: Sequence[Sequence[str]]) -> str:
             parts.append(paragraph(text))
     links = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name in _ANCHORS)
     parts.append(f"<nav>{links}</nav></header>")
-    lines = [
-        f"{run.name}: {line}" if len(runs) > 1 else line
-        for run, more in zip(runs, remarks, strict=True)
-        for line in (*run.notes, *more)
-    ]
+    lines = [f"{run.name}: {line}" if len(runs) > 1 else line for run in runs for line in run.notes]
     facts = _facts_table(runs)
     return "".join(parts) + facts + notes(lines)
 
@@ -64,19 +65,16 @@ def _kicker(run: Run) -> str:
 
 def facts_of(run: Run) -> dict[str, str]:
     """What a reader asks first about a run."""
-    found = {
+    return {
         "Encoder": _encoder_words(run),
         "Clips": _clip_words(run),
         "Stages": ", then ".join([*(stage.name for stage in run.stages), "final"]) if run.stages else "",
         "Trained": _training_words(run),
         "Data": str(run.config.get("data") or ""),
-        "Started": str(run.environment.get("time") or "").replace("T", " "),
-        "Weights": run.scores[0].checkpoint if run.scores else "",
+        "Started": str(run.environment.get("time") or "").replace("T", " ").replace("+0000", " UTC"),
+        "Weights": next((score.checkpoint for score in run.scores if score.encoder == OWN), ""),
         "Folder": str(run.path),
     }
-    own = [score.checkpoint for score in run.scores if score.encoder == OWN]
-    found["Weights"] = own[0] if own else ""
-    return found
 
 
 def _encoder_words(run: Run) -> str:
@@ -198,7 +196,7 @@ def _row(encoder: str, run: str, probes: Sequence[str], cells: Mapping[str, Scor
             f'<td data-probe="{title}" title="{escape(settings)}"><div class="score"><b>{percent(score.value)}</b>'
             f"<small>{percent(score.low)} – {percent(score.high)}</small>{bar}</div></td>"
         )
-    name = "pretrained" if own else ENCODER_WORDS.get(encoder, encoder).removeprefix("the ")
+    name = ROW_NAMES.get(encoder, encoder)
     small = f"<small>{escape(run)}</small>" if run else ""
     return f'<tr class="{"own" if own else "other"}"><th scope="row">{escape(name)}{small}</th>{"".join(parts)}</tr>'
 
@@ -226,7 +224,7 @@ def environment_section(runs: Sequence[Run]) -> str:
         rows = "".join(
             f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(_plain(value))}</td></tr>"
             for name, value in run.environment.items()
-            if name != "command"
+            if name not in ("command", "starts")
         )
         parts.append(f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>')
     return section("environment", "Environment", "\n".join(parts))
@@ -246,8 +244,8 @@ def reproduce_section(runs: Sequence[Run]) -> str:
     for run in runs:
         if len(runs) > 1:
             parts.append(f"<h3>{escape(run.name)}</h3>")
-        command = run.environment.get("command")
-        parts.append(code_block(str(command)) if command else note("The command line was not recorded."))
+        commands = _commands(run)
+        parts.append(code_block("\n".join(commands)) if commands else note("The command line was not recorded."))
         if run.config_text:
             folder = shlex.quote(str(run.path))
             again = f"jepa pretrain --config {folder}/config.yaml --out {folder}-again"
@@ -258,3 +256,11 @@ def reproduce_section(runs: Sequence[Run]) -> str:
     if commit:
         parts.append(note(f"Code: commit {', '.join(sorted(commit))}."))
     return section("reproduce", "How to reproduce", "\n".join(parts))
+
+
+def _commands(run: Run) -> list[str]:
+    """The command lines that started the run and continued it."""
+    starts = run.environment.get("starts")
+    known = [start for start in starts if isinstance(start, Mapping)] if isinstance(starts, list) else []
+    commands = [start.get("command") for start in known] or [run.environment.get("command")]
+    return [str(command) for command in commands if command]

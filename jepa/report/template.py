@@ -42,11 +42,13 @@ thead th{border-bottom:1px solid var(--muted);color:var(--muted);font-weight:500
 tbody tr+tr th,tbody tr+tr td{border-top:1px solid var(--line)}
 .scores{margin:6px 0 30px}
 .scores th small{display:block;color:var(--muted);font-weight:400}
-.scores .own th{color:var(--accent)}
-.score{display:grid;grid-template-columns:3.1em auto;column-gap:10px;align-items:baseline}
+.scores tbody th{font-weight:400;font-size:15px}
+.scores .own th{color:var(--accent);font-weight:600}
+.score{display:grid;grid-template-columns:2.5em auto;column-gap:10px;align-items:baseline}
 .score b{font-weight:600;text-align:right}
 .score small{color:var(--muted);white-space:nowrap}
-.score .bar{grid-column:1/-1;display:block;margin:3px 0 0}
+.score .bar{grid-column:1/-1;display:block;max-width:100%;margin:2px 0 0 -4px}
+.facts{margin:14px 0 8px}
 .facts td,.facts th{padding:4px 32px 4px 0;font-size:14px}
 .facts th{color:var(--muted);font-weight:400;white-space:nowrap;vertical-align:top}
 .facts td{overflow-wrap:anywhere}
@@ -55,7 +57,7 @@ tbody tr+tr th,tbody tr+tr td{border-top:1px solid var(--line)}
 .clip h3{margin:0 0 6px;overflow-wrap:anywhere}
 .strip{display:grid;grid-template-columns:13em 1fr;gap:0 16px;align-items:center;margin:0 0 4px}
 .strip span{font-size:13px;color:var(--muted)}
-.strip img{display:block;width:100%;max-width:820px;height:auto}
+.strip img{display:block;width:100%;height:auto}
 .crisp{image-rendering:pixelated}
 .key{display:flex;flex-wrap:wrap;gap:4px 20px;margin:0 0 8px;font-size:14px;color:var(--muted)}
 .key i{display:inline-block;width:12px;height:12px;margin:0 6px 0 0;vertical-align:-1px;border-radius:2px}
@@ -69,7 +71,7 @@ footer{margin-top:48px;padding-bottom:40px;color:var(--muted);font-size:13px}
 @media (max-width:640px){
  main,footer{padding:0 16px} h1{font-size:25px} .lead{font-size:17px} header{padding-top:24px}
  .strip{grid-template-columns:1fr;margin-bottom:10px}
- .scores thead{display:none} .scores,.scores tbody,.scores tr,.scores td{display:block}
+ .scores thead{display:none} .scores,.scores caption,.scores tbody,.scores tr,.scores td{display:block}
  .scores tr{padding:10px 0;border-bottom:1px solid var(--line)} .scores th{display:block;padding:0 0 4px}
  .scores tbody tr+tr th,.scores tbody tr+tr td{border:0}
  .scores td{display:grid;grid-template-columns:6em 1fr;padding:3px 0} .scores td:empty{display:none}

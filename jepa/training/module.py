@@ -62,8 +62,11 @@ class Pretraining(LightningModule):
         self._keys = batch.keys
         clips_BCTHW = (batch.clips.float() - self._mean) / self._std
         bf16 = self.config.run.precision == "bf16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-            output = self.objective(self.jepa, replace(batch, clips=clips_BCTHW), diagnose=self.is_logged(step + 1))
+        try:
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
+                output = self.objective(self.jepa, replace(batch, clips=clips_BCTHW), diagnose=self.is_logged(step + 1))
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # from the effective rank
+            raise self._diverged("tokens are not finite") from error
         self.output = replace(output, loss=output.loss.detach(), terms={})
         return output.loss
 
@@ -106,11 +109,14 @@ class Pretraining(LightningModule):
         }
 
     def _require_finite(self, loss: float) -> None:
-        if math.isfinite(loss) and math.isfinite(self.grad_norm):
-            return
-        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {self.grad_norm}"
+        if not math.isfinite(loss):
+            raise self._diverged(f"loss is {loss}")
+        if not math.isfinite(self.grad_norm):
+            raise self._diverged(f"gradient norm is {self.grad_norm}")
+
+    def _diverged(self, what: str) -> DivergedError:
         shown = ", ".join(self._keys[:4]) + (f" and {len(self._keys) - 4} more" if len(self._keys) > 4 else "")
-        raise DivergedError(
-            f"{what} at step {self.global_step + 1} (clips {shown}); nothing was changed by it: lower "
-            f"optim.learning_rate or set optim.clip, and look at these clips"
+        return DivergedError(
+            f"{what} at step {self.global_step + 1} (clips {shown}): lower optim.learning_rate or set optim.clip, and "
+            "look at these clips; the step was not applied"
         )

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.io import load_state
@@ -69,10 +69,11 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     source = open_source(config.data, "train")
     folder, step = open_run(config)
     if step >= config.last_step and folder.model_step() == step:
-        hint = "" if step >= config.optim.steps else f"; --max-steps above {step} continues (up to {config.optim.steps})"
-        log.info("%s is finished: %d of %d steps are done%s", config.out, step, config.last_step, hint)
+        log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
+        if step < config.optim.steps:
+            log.info("its schedule has %d steps: a larger --max-steps continues it", config.optim.steps)
         return _result(folder, step)
-    with _settings(config.run), _quiet_lightning():
+    with _settings(config.run), quiet_lightning():
         module = build_module(config, source, fresh=step == 0)
         _require_same_data(folder, source, step)
         record_start(folder, config, step)
@@ -97,6 +98,7 @@ def build_module(config: PretrainConfig, source: Source, *, fresh: bool = True) 
     if config.init is not None and fresh:
         report = load_weights(jepa, config.init, teacher_only=config.objective.target == "frozen")
         log.info("%d tensors from %s, %d start afresh", len(report.loaded), config.init, len(report.fresh))
+    jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
     objective = build_objective(config.objective, encoder)
     return Pretraining(jepa, objective, config, fingerprint=source.fingerprint)
 
@@ -175,7 +177,7 @@ def _settings(config: RunConfig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Without Lightning's tips and advice: it comments on loaders and devices that we chose on purpose."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
@@ -210,6 +212,8 @@ def _require_same_data(folder: RunFolder, source: Source, step: int) -> None:
 
 
 def _announce(config: PretrainConfig, source: Source, jepa: JEPA, step: int) -> None:
+    if config.max_steps is not None and config.max_steps > config.last_step:
+        log.info("optim.steps is %d: ending there, before max_steps %d", config.optim.steps, config.max_steps)
     trained = sum(parameter.numel() for parameter in jepa.parameters() if parameter.requires_grad)
     log.info(
         "%s: %d videos; %s model, %.1f million trained parameters, %d tokens a clip; steps %d to %d of %d",

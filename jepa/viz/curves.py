@@ -17,6 +17,7 @@ from jepa.viz.style import TEXT_PX, new_figure, series_role, style, to_svg
 WIDTH, HEIGHT = 340.0, 196.0
 _POINTS = 240
 _SMOOTH_FROM = 60
+_LABEL = 16
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,24 @@ class Series:
     """(S,) values; those that are not finite are left out."""
 
 
-def number(value: float) -> str:
-    """Three significant digits, the way a reader writes them: 0.0421, 3.14, 1250, 2.5e-05."""
+def number(value: float, digits: int = 3) -> str:
+    """A few significant digits, the way a reader writes them: 0.0421, 3.14, 1250, 2.5e-5."""
     if value == 0:
         return "0"
     if 1000 <= abs(value) < 1e6:
         return f"{value:.0f}"
-    return f"{value:.3g}"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.{digits}g}"
+
+
+def _digits(ticks: np.ndarray) -> int:
+    """Significant digits that tell neighbouring ticks apart."""
+    for digits in range(3, 9):
+        if len({number(float(tick), digits) for tick in ticks}) == len(ticks):
+            return digits
+    return 9
 
 
 def short_count(value: float) -> str:
@@ -80,6 +92,10 @@ def _spread(heights: list[float], gap: float) -> list[float]:
     return [float(height) for height in result]
 
 
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
+
+
 def _draw_line(axes: Axes, series: Series, colour: str) -> tuple[float, float]:
     """Draw one series; its last step and settled last value."""
     steps, values = thin(series.steps, series.values)
@@ -95,7 +111,9 @@ def _draw_line(axes: Axes, series: Series, colour: str) -> tuple[float, float]:
 
 
 def _label_ends(axes: Axes, labels: Sequence[str], ends: Sequence[tuple[float, float]]) -> None:
-    axes.figure.canvas.draw()  # fixes the limits, so that label distances can be given in pixels
+    axes.get_figure(
+        root=True
+    ).draw_without_rendering()  # fixes the limits, so that label distances can be given in pixels
     to_pixels, to_data = axes.transData, axes.transData.inverted()
     right = max(step for step, _ in ends)
     pixels = [float(to_pixels.transform((right, value))[1]) for _, value in ends]
@@ -125,7 +143,7 @@ def curve(series: Sequence[Series], *, name: str, title: str, x_label: str = "st
         axes.set_axisbelow(True)
         ends = [_draw_line(axes, line, series_role(index).stand_in) for index, line in enumerate(shown)]
         several = len(shown) > 1
-        labels = [f"{number(end[1])} {line.label}" if several else number(end[1])
+        labels = [f"{number(end[1])} {_short(line.label)}" if several else number(end[1])
                   for line, end in zip(shown, ends, strict=True)]  # fmt: skip
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -133,7 +151,8 @@ def curve(series: Sequence[Series], *, name: str, title: str, x_label: str = "st
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        digits = _digits(axes.get_yticks())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, digits)))
         axes.set_xlabel(x_label)
         # Room on the right for the longest label: about 0.58 em a character.
         room = 12 + max(len(label) for label in labels) * TEXT_PX * 0.58

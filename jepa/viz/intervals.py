@@ -5,7 +5,7 @@ Written as SVG by hand, because hundreds of them fit in a page only if each take
 
 from jepa.viz.style import INK, LINE, MUTED, Role
 
-WIDTH, HEIGHT = 116.0, 12.0
+WIDTH, HEIGHT = 200.0, 12.0
 _PAD = 4.0
 
 
@@ -33,8 +33,8 @@ def interval_bar(value: float, low: float, high: float, chance: float | None = N
     if chance is not None:
         parts.append(f'<path d="M{_place(chance):.1f} 1.5V{HEIGHT - 1.5:g}" stroke="{_css(MUTED)}" stroke-width="1"/>')
     interval = f'd="M{_place(low):.1f} {middle:g}H{_place(high):.1f}"'
-    parts.append(f'<path {interval} stroke="{_css(role)}" stroke-width="3" stroke-opacity=".45"/>')
-    parts.append(f'<circle cx="{_place(value):.1f}" cy="{middle:g}" r="3" fill="{_css(role)}"/>')
+    parts.append(f'<path {interval} stroke="{_css(role)}" stroke-width="6" stroke-opacity=".35"/>')
+    parts.append(f'<circle cx="{_place(value):.1f}" cy="{middle:g}" r="2.5" fill="{_css(role)}"/>')
     return (
         f'<svg class="bar" width="{WIDTH:g}" height="{HEIGHT:g}" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" '
         f'aria-hidden="true">{"".join(parts)}</svg>'

@@ -122,7 +122,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, container: str) -
     if container == "zip":
         torch.save(bomb, path)
     else:
-        path.write_bytes(pickle.dumps(bomb))
+        path.write_bytes(pickle.dumps(bomb, protocol=2))
     with pytest.raises(DataError):
         load_state(path)
     assert not mark.exists()

@@ -18,7 +18,7 @@ from jepa.data.transforms import AugmentConfig, centre_crop
 from jepa.data.windows import WindowConfig, centre_window, tile_windows
 from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError
-from jepa.masks.build import MasksConfig, MaskSampler
+from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.tokens import TokenGrid
 from jepa.types import ClipBatch
 

@@ -1,4 +1,4 @@
-"""Clips are pure functions of (config, seed, index, split); looks tell nothing about motion; test looks are held out."""
+"""Clips are pure functions of (config, seed, index, split); looks do not tell motion; test looks are held out."""
 
 from collections import Counter
 from typing import Literal
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jepa.data.synthetic import world as world_module
-from jepa.data.synthetic.scenes import MOTIONS, movers
+from jepa.data.synthetic.scenes import MOTIONS, Trajectory, movers
 from jepa.data.synthetic.shapes import COLOURS, SHAPES, TEXTURES, draw_hue, outline, pattern, rgb_of
 from jepa.data.synthetic.world import SyntheticClip, WorldConfig, make_clip, motion_of
 from jepa.errors import ConfigError
@@ -73,9 +73,7 @@ def test_appearance_is_uniform_over_motions(
 ) -> None:
     """Chi-square of the table motion x appearance against independence and uniformity."""
     monkeypatch.setattr(world_module, "render", lambda *_: (np.zeros(0), np.zeros(0)))
-    monkeypatch.setattr(
-        world_module, "simulate", lambda motion, *_: world_module.Trajectory(*_still(movers(motion)))
-    )
+    monkeypatch.setattr(world_module, "simulate", lambda motion, *_: Trajectory(*_still(movers(motion))))
     clips = 60 * len(MOTIONS)
     table = np.zeros((len(MOTIONS), len(classes)))
     for index in range(clips):

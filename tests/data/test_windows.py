@@ -44,7 +44,7 @@ def test_centre_is_symmetric(frames: int, length: int, stride: int) -> None:
 def test_tiles_cover_the_video_in_order(frames: int, length: int, stride: int) -> None:
     windows = tile_windows(video(frames), WindowConfig(length, stride, short="repeat"))
     assert windows == sorted(windows)
-    assert all(len(window) == length and 0 <= window[0] and window[-1] < frames for window in windows)
+    assert all(len(window) == length and window[0] >= 0 and window[-1] < frames for window in windows)
     covered = {frame for window in windows for start in window for frame in range(start, start + stride)}
     assert covered >= set(range(frames)) if length > 1 or stride == 1 else 0 in covered
     # No more windows than the length asks for: one starts every length * stride frames, and one ends it.

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa.errors import ConfigError
-from jepa.masks.build import MasksConfig, MaskSampler
+from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.masks.collate import fixed, official
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE, BlockConfig, block_size, draw_targets
 from jepa.rng import generator
@@ -32,7 +32,7 @@ def test_context_and_target_are_disjoint_sorted_and_inside(
             assert context == sorted(set(context))
             assert target == sorted(set(target))
             assert not set(context) & set(target)
-            assert 0 <= min(context + target)
+            assert min(context + target) >= 0
             assert max(context + target) < grid.count
 
 

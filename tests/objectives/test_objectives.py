@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from jepa.masks.build import MasksConfig, MaskSampler
+from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.models.build import ModelConfig, build_jepa
 from jepa.models.jepa import JEPA
 from jepa.objectives.build import ObjectiveConfig, build_objective, target_width

@@ -26,8 +26,8 @@ def write_metrics(folder: Path, steps: int = 3000, every: int = 20, seed: int = 
             done = step / steps
             rate = 5e-4 * min(done / 0.1, 1) * (0.5 + 0.5 * np.cos(np.pi * done))
             writer.writerow([
-                step, step * 32, 0.35 + 0.4 * np.exp(-4 * done) + rng.normal(0, 0.012), rate, 0.04, 0.998 + 0.002 * done,
-                0.8 + rng.exponential(0.2), 0.55 + 0.3 * done + rng.normal(0, 0.01),
+                step, step * 32, 0.35 + 0.4 * np.exp(-4 * done) + rng.normal(0, 0.012), rate, 0.04,
+                0.998 + 0.002 * done, 0.8 + rng.exponential(0.2), 0.55 + 0.3 * done + rng.normal(0, 0.01),
                 12 + 30 * done**0.5 + rng.normal(0, 0.4), 260 + rng.normal(0, 6),
             ])  # fmt: skip
 

@@ -1,0 +1,152 @@
+"""`jepa demo`: the whole way in one command, from simulated videos to a page with probe results.
+
+Two stages of pretraining: masked reconstruction of pixels, then V-JEPA with the EMA target encoder, started from the
+first. A small network that starts from random weights has nothing worth predicting in its own features; a short
+reconstruction stage gives it that (docs/log.md has the measurements). Both stages, a random encoder of the same
+architecture and raw pixels are probed on motions that no single frame gives away.
+
+Every part continues where it was interrupted: the same command again finishes the demo.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from jepa.checkpoints.load import load_encoder, random_encoder, shipped
+from jepa.config import find_config, make_layer, read_layer, resolve
+from jepa.data.stream import LoaderConfig
+from jepa.data.synthetic.generate import generate
+from jepa.data.synthetic.world import WorldConfig
+from jepa.eval.classification import EvaluationConfig, evaluate_encoder, evaluate_pixels
+from jepa.eval.clips import EvaluationData, open_evaluation_data
+from jepa.eval.results import Result, table
+from jepa.logs import get_logger
+from jepa.report.page import write_report
+from jepa.training.config import PretrainConfig
+
+SUMMARY = "Run the whole pipeline on a synthetic world: data, pretraining, probes, page"
+EXAMPLE = "jepa demo --out runs/demo"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run the whole pipeline on a synthetic world."""
+
+    out: Path = Path("runs/demo")
+    """Run folder; the data set lies in its subfolder `data`, the stages before the last one in `stages`."""
+    preset: Literal["quick", "full"] = "quick"
+    """`quick`: the easy world, minutes on two cores. `full`: the hard world, also V-JEPA from scratch, hours."""
+    seed: int = 0
+    """Seed of the data, the weights and the probes."""
+    clips: int | None = None
+    """Clips to simulate, training and test together; none for what the preset says."""
+    max_steps: int | None = None
+    """End each stage after so many optimizer steps; for a quick look at the mechanics, not at the results."""
+    json: bool = False
+    """Print the results as JSON."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    encoder: str
+    """Its name in the results."""
+    config: str
+    """Shipped configuration."""
+    folder: str
+    """Run folder inside the demo's."""
+    init: str | None = None
+    """Folder of the stage whose weights it starts from."""
+
+
+@dataclass(frozen=True)
+class _Preset:
+    world: Literal["easy", "hard"]
+    clips: int
+    stages: tuple[_Stage, ...]
+
+
+_RECONSTRUCTION = "stages/reconstruction"
+_PRESETS = {
+    "quick": _Preset(
+        "easy",
+        6000,
+        (
+            _Stage("reconstruction", "demo-reconstruction", _RECONSTRUCTION),
+            _Stage("pretrained", "demo", ".", init=_RECONSTRUCTION),
+        ),
+    ),
+    "full": _Preset(
+        "hard",
+        24000,
+        (
+            _Stage("reconstruction", "full-reconstruction", _RECONSTRUCTION),
+            _Stage("scratch", "full", "stages/scratch"),
+            _Stage("pretrained", "full", ".", init=_RECONSTRUCTION),
+        ),
+    ),
+}
+TASKS = ("motion", "shape")
+
+
+def run(config: Config) -> int:
+    """Make the data, train the stages, probe them, write the page, print the table and the page's path.
+
+    Raises:
+        ConfigError: the folder holds another run, or cannot be written.
+        InterruptedRun: stopped by a signal; the same command continues.
+    """
+    started, preset = time.monotonic(), _PRESETS[config.preset]
+    data = config.out / "data"
+    generate(WorldConfig(world=preset.world), data, clips=config.clips or preset.clips, seed=config.seed, workers=2)
+    for stage in preset.stages:
+        _train(stage, config, data)
+    results = list(_probe(preset.stages, open_evaluation_data(data, seed=config.seed), config))
+    page = write_report([config.out]).page
+    log.info("demo finished in %.1f minutes", (time.monotonic() - started) / 60)
+    if config.json:
+        print(json.dumps({"results": [asdict(result) for result in results], "page": page}, indent=2))
+    else:
+        print(f"{table(results)}\n\nThe page: {page}")
+    return 0
+
+
+def _train(stage: _Stage, config: Config, data: Path) -> None:
+    from jepa.training.trainer import pretrain  # imports lightning, which `--help` need not wait for
+
+    log.info("stage %s: %s", stage.encoder, stage.config)
+    name, path = find_config("pretrain", stage.config)
+    given = {
+        "data": data,
+        "out": config.out / stage.folder,
+        "resume": True,
+        "seed": config.seed,
+        "max_steps": config.max_steps,
+        "init": None if stage.init is None else str(config.out / stage.init),
+        "loader.cache": config.out / "cache",
+    }
+    pretrain(
+        resolve(
+            PretrainConfig, [read_layer(PretrainConfig, path, name), make_layer(PretrainConfig, given, "jepa demo")]
+        ).build()
+    )
+
+
+def _probe(stages: Sequence[_Stage], data: EvaluationData, config: Config) -> Iterator[Result]:
+    """Results of the stages, of shipped encoders, and of what they must beat."""
+    settings = EvaluationConfig(loader=LoaderConfig(workers=0, cache=config.out / "cache"))
+    trained = [(stage.encoder, load_encoder(config.out / stage.folder)) for stage in reversed(stages)]
+    final = trained[0][1]
+    encoders = [
+        *trained,
+        *((name, load_encoder(name)) for name in shipped()),
+        ("random", random_encoder(final.config, seed=config.seed, facts=final.facts)),
+    ]
+    for name, encoder in encoders:
+        yield from evaluate_encoder(name, encoder, data, TASKS, config=settings, seed=config.seed, out=config.out)
+    view = settings.clip.view(final)
+    yield from evaluate_pixels(data, view, TASKS, config=settings, seed=config.seed, out=config.out)

@@ -1,0 +1,211 @@
+"""`jepa pack`: turn videos into shards.
+
+The videos are encoded by worker processes and written in the order in which they were found, so the shards do not
+depend on the number of workers. What cannot be read is named on stderr and listed in skipped.tsv.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jepa import rng
+from jepa.data.index import atomic
+from jepa.data.lists import Entry, collect
+from jepa.data.pack import PackConfig, Packed, Unreadable, try_pack
+from jepa.data.shards import ShardWriter, claim
+from jepa.data.source import Source, open_source, printable, split_folders
+from jepa.data.workers import Loader
+from jepa.errors import ConfigError, DataError
+from jepa.logs import get_logger, progress
+from jepa.version import __version__
+
+SUMMARY = "Turn videos into shards: small, quick to decode, checked"
+EXAMPLE = "jepa pack ~/videos --out shards/mine"
+POSITIONAL = ("sources",)
+
+SKIPPED = "skipped.tsv"
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PackConfig):
+    """Which videos `jepa pack` packs, and how."""
+
+    sources: tuple[Path, ...]
+    """Folders (sub-folder = label), video files, or lists (.csv, .tsv, .txt) of `path label`."""
+    out: Path
+    """Folder for the shards; made if missing."""
+    name: str | None = None
+    """Name of the data set; that of the folder when none."""
+    test_fraction: float = 0.0
+    """Part of the videos that goes to OUT/test, the others to OUT/train; decided by a hash of each path."""
+    shard_size: int = 1000
+    """Videos in a shard, at most."""
+    shard_mb: int | None = None
+    """Megabytes in a shard, at most (but one video at least)."""
+    workers: int | None = None
+    """Processes; the result does not depend on it. None: one per core; 0: none beside this one."""
+    seed: int = 0
+    """Decides the test split."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.sources:
+            raise ConfigError(f"sources: name a folder, a video or a list; example: {EXAMPLE}")
+        if not 0 <= self.test_fraction < 1:
+            raise ConfigError(f"test_fraction is {self.test_fraction}, expected at least 0 and below 1")
+        least_values = {"shard_size": 1, "shard_mb": 1, "workers": 0}
+        for name, least in least_values.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"{name} is {value}, expected {least} or more")
+
+
+def run(config: Config) -> int:
+    """Pack, and say on stdout what was written."""
+    entries = collect(config.sources)
+    splits = choose_splits(entries, config.test_fraction, config.seed)
+    _claim_all(config.out)
+    skipped = _pack(entries, splits, config)
+    if skipped:
+        with atomic(config.out / SKIPPED) as stream:
+            lines = ["path\treason", *(f"{printable(path)}\t{reason}" for path, reason in skipped.items())]
+            stream.write("\n".join([*lines, ""]).encode())
+        log.warning("%d of %d videos skipped, listed in %s", len(skipped), len(entries), config.out / SKIPPED)
+    facts = _facts(config.out, skipped)
+    print(json.dumps(facts, indent=2) if config.json else _sentence(facts))
+    return 0
+
+
+def choose_splits(entries: Sequence[Entry], test_fraction: float, seed: int) -> list[str | None]:
+    """The split of each video; None for all if there are no splits.
+
+    A hash of the path decides, so that a video stays in its split when others are added. With two videos or
+    more each split gets at least one.
+
+    Raises:
+        ConfigError: the sources have splits of their own, and a test fraction is asked or some video has none.
+    """
+    own = [entry.split for entry in entries]
+    if any(own):
+        if test_fraction:
+            raise ConfigError("the sources have train and test folders already: leave out --test-fraction")
+        if not all(own):
+            raise ConfigError("some sources have train and test folders and some have not: pack them separately")
+        return own
+    if not test_fraction:
+        return own
+    hashes = [rng.derive(seed, 0, f"split/{entry.name}") / 2**63 for entry in entries]
+    test = {number for number, value in enumerate(hashes) if value < test_fraction}
+    if len(entries) > 1 and len(test) in (0, len(entries)):
+        test ^= {min(range(len(entries)), key=lambda number: hashes[number])}
+    return ["test" if number in test else "train" for number in range(len(entries))]
+
+
+def _claim_all(out: Path) -> None:
+    """Refuse a folder in which shards would lie side by side with these."""
+    claim(out)
+    for folder in split_folders(out).values():
+        claim(folder)
+
+
+def _pack(entries: Sequence[Entry], splits: Sequence[str | None], config: Config) -> dict[Path, str]:
+    """Write all shards; returns path -> reason of the videos that were skipped.
+
+    Raises:
+        DataError: every video was skipped.
+    """
+    skipped: dict[Path, str] = {}
+    writers: dict[str | None, ShardWriter] = {}
+    workers = min((os.cpu_count() or 1) if config.workers is None else config.workers, len(entries))
+    make = partial(try_pack, [entry.path for entry in entries], config.encoding())
+    with ExitStack() as stack, progress(None, "packing videos", len(entries)) as bar:
+        for number, packed in enumerate(_in_order(make, len(entries), workers)):
+            entry, split = entries[number], splits[number]
+            if isinstance(packed, Unreadable):
+                skipped[entry.path] = packed.reason
+                log.warning("skipped %s: %s", printable(entry.path), packed.reason)
+            else:
+                if split not in writers:
+                    writers[split] = stack.enter_context(_writer(split, config))
+                labels = {} if entry.label is None else {"label": entry.label}
+                origin = printable(entry.path.resolve())
+                writers[split].write(f"{number:06d}", packed.video, packed.info, labels, origin=origin)
+            bar.advance()
+        if not writers:
+            path, reason = next(iter(skipped.items()))
+            raise DataError(f"none of {len(entries)} videos can be packed; the first: {printable(path)}: {reason}")
+    return skipped
+
+
+def _writer(split: str | None, config: Config) -> ShardWriter:
+    sources = [printable(source) for source in config.sources]
+    provenance = {"made_by": "jepa pack", "version": __version__, "sources": sources, **config.encoding().provenance()}
+    return ShardWriter(
+        config.out if split is None else config.out / split,
+        name="-".join(filter(None, [config.name or printable(config.out.resolve().name), split])),
+        samples_per_shard=config.shard_size,
+        bytes_per_shard=None if config.shard_mb is None else config.shard_mb * 10**6,
+        provenance=provenance if split is None else {**provenance, "split": split},
+    )
+
+
+def _in_order(make: "partial[Packed | Unreadable]", count: int, workers: int) -> Iterator[Packed | Unreadable]:
+    """All videos, by worker processes. A video that kills its process costs that video and not the run."""
+    done = 0
+    while done < count:
+        try:
+            for packed in Loader(make, range(done, count), workers=workers):
+                done += 1
+                yield packed
+        except RuntimeError as error:
+            if "exited unexpectedly" not in str(error):
+                raise
+            # Which of the videos in flight it was is not known: try the next one alone, then go on.
+            yield _alone(make, done)
+            done += 1
+
+
+def _alone(make: "partial[Packed | Unreadable]", number: int) -> Packed | Unreadable:
+    try:
+        return next(iter(Loader(make, range(number, number + 1), workers=1)))
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        return Unreadable("the decoder crashed on it")
+
+
+def _facts(out: Path, skipped: Mapping[Path, str]) -> dict[str, object]:
+    """What lies in the folder now, read back from it."""
+    names: list[str | None] = [*sorted(split_folders(out))] or [None]
+    sources: dict[str | None, Source] = {name: open_source(out, name) for name in names}
+    infos = [source.info(index) for source in sources.values() for index in range(len(source))]
+    return {
+        "out": str(out),
+        "packed": len(infos),
+        "skipped": len(skipped),
+        "frames": sum(info.frames for info in infos),
+        "seconds": round(sum(info.frames / info.fps for info in infos), 3),
+        "bytes": sum(file.stat().st_size for file in out.rglob("shard-*.tar")),
+        "classes": len({info.labels["label"] for info in infos if "label" in info.labels}),
+        "unlabelled": sum("label" not in info.labels for info in infos),
+        "splits": {name: len(source) for name, source in sources.items() if name is not None},
+    }
+
+
+def _sentence(facts: Mapping[str, object]) -> str:
+    splits = facts["splits"]
+    parts = ", ".join(f"{count} {name}" for name, count in splits.items()) if isinstance(splits, dict) else ""
+    labels = f"{facts['classes']} classes" if facts["classes"] else "no labels"
+    return (
+        f"packed {facts['packed']} videos{f' ({parts})' if parts else ''}: {facts['frames']} frames, "
+        f"{float(str(facts['seconds'])) / 60:.1f} minutes, {float(str(facts['bytes'])) / 1e6:.1f} MB, {labels}; "
+        f"skipped {facts['skipped']}: {facts['out']}"
+    )

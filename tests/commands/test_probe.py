@@ -1,0 +1,91 @@
+"""`jepa probe` from the command line: results, baselines, and one clear line for each mistake."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jepa.checkpoints.folder import save_folder
+from jepa.cli import main
+from jepa.models.build import ModelConfig, build_jepa
+
+FAST = ["--attentive.epochs", "1", "--attentive.least_steps", "2", "--loader.workers", "0", "--tasks", "bodies"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    jepa = build_jepa(ModelConfig(size="nano", patch=16), frames=4, size=32)
+    return save_folder(tmp_path_factory.mktemp("model"), jepa, facts={"evaluate": "target", "clip": {"stride": 2}})
+
+
+def test_probe_writes_results_and_prints_a_table(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["probe", "--encoder", str(model), "--data", str(tiny_shards), "--out", str(tmp_path), *FAST]
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {(line["encoder"], line["probe"]) for line in lines}
+    probes = ("linear", "attentive", "knn")
+    assert found == {(name, probe) for name in ("pretrained", "random") for probe in probes} | {
+        ("pixels", "linear"), ("pixels", "knn"),
+    }  # fmt: skip
+    for line in lines:
+        assert line["encoder"] in table
+        assert 0 <= line["low"] <= line["value"] <= line["high"] <= 1
+
+
+def test_json_without_baselines(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "probe",
+        "--encoder",
+        str(model / "model.safetensors"),
+        "--data",
+        str(tiny_shards),
+        "--out",
+        str(tmp_path),
+    ]
+    assert main([*arguments, *FAST, "--probes", "knn", "--baselines", "none", "--name", "mine", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["encoder"], result["probe"], result["count"]) == ("mine", "knn", 12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        (["--tasks", "weather"], 3, "weather"),
+        (["--encoder", "nowhere"], 3, "nowhere"),
+        (["--data", "nowhere"], 3, "nowhere"),
+        (["--baselines", "none,pixels"], 2, "none"),
+        (["--device", "abacus"], 2, "abacus"),
+        (["--clip.frames", "400"], 3, "frames"),
+        (["--out", "{file}"], 2, "cannot write"),
+        (["--attentive.heads", "7"], 2, "heads"),
+        (["--clip.levels", "9"], 2, "levels"),
+    ],
+)
+def test_mistakes_end_with_one_line(
+    model: Path,
+    tiny_shards: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: list[str],
+    code: int,
+    words: str,
+) -> None:
+    (tmp_path / "file").write_text("no encoder")
+    arguments = ["probe", "--encoder", str(model), "--data", str(tiny_shards), "--out", str(tmp_path / "run"), *FAST]
+    given = [change.format(file=tmp_path / "file") for change in changes]
+    assert main([*arguments, *given]) == code
+    errors = capsys.readouterr().err
+    assert words in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_a_file_that_is_no_encoder(tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_text("no encoder")
+    assert main(["probe", "--encoder", str(file), "--data", str(tiny_shards), "--out", str(tmp_path / "run")]) == 3
+    assert str(file) in capsys.readouterr().err

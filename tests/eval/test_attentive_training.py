@@ -1,0 +1,77 @@
+"""The attentive probe finds one telling token among many, chooses on validation clips, and repeats itself."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from jepa.errors import DivergedError
+from jepa.eval.attentive_training import AttentiveConfig, Setting, train_attentive, train_heads
+from jepa.eval.features import TokenTable
+from jepa.models.attentive import AttentiveClassifier
+from jepa.tokens import TokenGrid
+
+CPU = torch.device("cpu")
+
+
+def needles(count: int, seed: int) -> tuple[TokenTable, torch.Tensor]:
+    """The class is one of three directions, at one token of eight; the other tokens are noise."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % 3
+    tokens = torch.randn(count, 8, 12, generator=generator)
+    place = torch.randint(8, (count,), generator=generator)
+    tokens[torch.arange(count), place] = 8 * F.one_hot(targets, 12).float()
+    return TokenTable(tokens, TokenGrid(2, 2, 2)), targets
+
+
+def test_a_needle_is_found_and_the_hopeless_setting_is_not_chosen() -> None:
+    (train, targets), (test, truth) = needles(240, 0), needles(90, 1)
+    config = AttentiveConfig(
+        learning_rates=(1e-8, 1e-2), weight_decays=(0.01,), epochs=10, batch_size=32, least_steps=1
+    )
+    rows = torch.arange(240)
+    probe = train_attentive(
+        train, rows, targets, 3, list(range(192)), list(range(192, 240)), config, heads=2, seed=0, device=CPU
+    )
+    assert probe.setting == Setting(1e-2, 0.01)
+    assert probe.validation is not None
+    assert float((probe.predict(test, torch.arange(90), CPU) == truth).float().mean()) > 0.9
+
+
+def test_the_same_seed_gives_the_same_head() -> None:
+    table, targets = needles(48, 0)
+    config = AttentiveConfig(learning_rates=(1e-2,), weight_decays=(0.1,), epochs=1, batch_size=16, least_steps=1)
+
+    def weights(seed: int) -> torch.Tensor:
+        probe = train_attentive(
+            table, torch.arange(48), targets, 3, list(range(48)), [], config, heads=3, seed=seed, device=CPU
+        )
+        return probe.head.linear.weight
+
+    state = torch.get_rng_state()
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+    assert torch.equal(torch.get_rng_state(), state), "training touched the global generator"
+
+
+def test_heads_in_a_bank_train_as_they_would_alone() -> None:
+    table, targets = needles(48, 0)
+    config = AttentiveConfig(epochs=2, batch_size=16, least_steps=1)
+    torch.manual_seed(0)
+    heads = [AttentiveClassifier(12, 3, 3).double() for _ in range(3)]
+    alone = AttentiveClassifier(12, 3, 3).double()
+    alone.load_state_dict(heads[1].state_dict())
+    wide = TokenTable(table.tokens.double(), table.grid)
+    settings = [Setting(1e-2, 0.0), Setting(3e-3, 0.4), Setting(1e-3, 0.1)]
+    train_heads(heads, settings, wide, torch.arange(48), targets, config, seed=0, device=CPU)
+    train_heads([alone], [settings[1]], wide, torch.arange(48), targets, config, seed=0, device=CPU)
+    for together, single in zip(heads[1].parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(together, single)
+    assert not torch.allclose(heads[0].linear.weight, alone.linear.weight)
+
+
+def test_divergence_is_said() -> None:
+    table, targets = needles(48, 0)
+    table.tokens[3] = float("inf")
+    config = AttentiveConfig(learning_rates=(1e-2,), weight_decays=(0.1,), epochs=1, batch_size=16, least_steps=1)
+    with pytest.raises(DivergedError, match=r"learning rate 0\.01"):
+        train_attentive(table, torch.arange(48), targets, 3, list(range(48)), [], config, heads=3, seed=0, device=CPU)

@@ -1,0 +1,68 @@
+"""Token tables against the encoder called clip by clip, and means against a loop."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from jepa.checkpoints.load import FrozenEncoder, random_encoder
+from jepa.data.stream import LoaderConfig, evaluation_batches
+from jepa.data.windows import WindowConfig
+from jepa.errors import DataError
+from jepa.eval.clips import open_evaluation_data
+from jepa.eval.features import TokenTable, empty_table, token_table, view_of
+from jepa.models.encoder import EncoderConfig
+from jepa.tokens import TokenGrid
+
+CONFIG = EncoderConfig(width=24, depth=2, heads=2, patch=16, frames=4, size=32)
+LOADER = LoaderConfig(batch_size=5, workers=0)
+
+
+def make_encoder() -> FrozenEncoder:
+    return random_encoder(CONFIG, seed=0, facts={"clip": {"stride": 3}})
+
+
+def test_step_means_equal_a_loop() -> None:
+    table = TokenTable(torch.randn(3, 2 * 12, 5), TokenGrid(2, 2, 3))  # two levels
+    expected = []
+    for clip in table.tokens:
+        means = [clip[start : start + 6].mean(0) for start in range(0, 24, 6)]
+        expected.append(torch.cat(means))
+    torch.testing.assert_close(table.step_means(), torch.stack(expected))
+
+
+def test_table_equals_the_encoder_clip_by_clip(tiny_shards: Path) -> None:
+    encoder, data = make_encoder(), open_evaluation_data(tiny_shards, limit=7)
+    view = view_of(encoder)
+    assert view.window == WindowConfig(frames=4, stride=3)
+    table = token_table(encoder, data.test, view, loader=LOADER)
+    assert table.tokens.shape == (7, 8, 24)
+    assert table.grid.shape == (2, 2, 2)
+    for row, index in enumerate(data.test.indices):
+        (batch,) = evaluation_batches(
+            data.test.source, window=view.window, size=32, batch_size=1, loader=LOADER, indices=[index]
+        )
+        torch.testing.assert_close(table.tokens[row], encoder(encoder.preprocess(batch.clips))[0])
+
+
+def test_levels_follow_one_another_along_the_sequence(tiny_shards: Path) -> None:
+    encoder, data = make_encoder(), open_evaluation_data(tiny_shards, limit=3)
+    both = token_table(encoder, data.test, view_of(encoder), loader=LOADER, levels=(0, 1))
+    last = token_table(encoder, data.test, view_of(encoder), loader=LOADER)
+    torch.testing.assert_close(both.tokens[:, 8:], last.tokens)
+    assert both.step_means().shape == (3, 2 * 2 * 24)
+
+
+def test_large_tables_lie_in_a_file_and_behave_the_same(tiny_shards: Path) -> None:
+    encoder, data = make_encoder(), open_evaluation_data(tiny_shards, limit=6)
+    held = token_table(encoder, data.test, view_of(encoder), loader=LOADER)
+    mapped = token_table(encoder, data.test, view_of(encoder), loader=LOADER, memory_gb=0)
+    torch.testing.assert_close(mapped.tokens, held.tokens)
+    assert empty_table((2, 3), 0).shape == (2, 3)
+
+
+def test_tokens_that_are_not_finite_are_refused(tiny_shards: Path) -> None:
+    encoder = make_encoder()
+    encoder.encoder.norm.weight.fill_(float("nan"))
+    with pytest.raises(DataError, match="not finite"):
+        token_table(encoder, open_evaluation_data(tiny_shards, limit=3).test, view_of(encoder), loader=LOADER)

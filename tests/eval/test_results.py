@@ -1,0 +1,75 @@
+"""Lines of results.jsonl: complete, replaced when measured again, kept otherwise."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jepa.errors import ConfigError, DataError
+from jepa.eval.results import (
+    Predictions,
+    Result,
+    as_json,
+    predictions_path,
+    read_predictions,
+    read_results,
+    record,
+    table,
+)
+
+RESULT = Result(
+    task="motion", encoder="pretrained", probe="linear", metric="accuracy", value=0.5, low=0.4, high=0.6, count=90,
+    seed=0, config_hash="c", checkpoint_hash="w", classes=10, chance=0.1, settings={"strength": 0.1}, data="shards",
+)  # fmt: skip
+
+
+def test_a_line_holds_what_scripts_rely_on(tmp_path: Path) -> None:
+    record(tmp_path, RESULT)
+    line = json.loads((tmp_path / "results.jsonl").read_text())
+    promised = "task encoder probe metric value low high count seed config_hash checkpoint_hash"
+    assert set(promised.split()) <= set(line)
+    assert read_results(tmp_path) == [RESULT]
+
+
+@pytest.mark.parametrize("name", ["task", "encoder", "probe", "metric", "seed", "checkpoint_hash", "config_hash"])
+def test_measuring_again_replaces_and_anything_else_is_appended(tmp_path: Path, name: str) -> None:
+    record(tmp_path, RESULT)
+    other = replace(RESULT, **{name: 1 if name == "seed" else "other"})
+    record(tmp_path, other)
+    record(tmp_path, replace(RESULT, value=0.7))
+    assert sorted(found.value for found in read_results(tmp_path)) == [0.5, 0.7]
+    assert other in read_results(tmp_path)
+
+
+def test_predictions_lie_beside(tmp_path: Path) -> None:
+    said = Predictions(("a", "b"), (0, 1, 1), (0, 0, 1))
+    record(tmp_path, RESULT, said)
+    path = tmp_path / "predictions" / "motion-pretrained-linear.json"
+    assert predictions_path(tmp_path, RESULT) == path
+    assert read_predictions(path) == said
+    path.write_text("{}")
+    with pytest.raises(DataError, match="probe again"):
+        read_predictions(path)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    record(tmp_path, RESULT)
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"task": "motion"\n')
+    with pytest.raises(DataError, match="line 2"):
+        read_results(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_config_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot write"):
+        record(tmp_path / "file", RESULT)
+
+
+def test_table_and_json_say_the_same() -> None:
+    shown = table([RESULT, replace(RESULT, task="shape", value=0.123)])
+    assert "50.0 %" in shown
+    assert "40.0 to 60.0" in shown
+    assert "12.3 %" in shown
+    assert [item["value"] for item in json.loads(as_json([RESULT]))] == [0.5]

@@ -1,0 +1,73 @@
+"""What is written for people is held against the code: shipped configurations, verbs, options, links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jepa.cli import VERBS, load_command, main
+from jepa.config import options, read_layer, shipped_configs
+from jepa.errors import ConfigError
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+CONFIGS = shipped_configs()
+COMMAND = re.compile(r"(?:^|`|\$ |&& )\s*jepa ([a-z]+)\b((?:\\\n|[^`\n])*)", re.MULTILINE)
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """Verb and options of each `jepa ...` command in code spans and code blocks."""
+    found = [
+        match for block in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL) for match in COMMAND.finditer(block)
+    ]
+    return [(match[1], re.findall(r"(?<!\S)--([a-z][\w.-]*)", match[2])) for match in found]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_shipped_configuration_is_short_and_opens_with_its_command(name: str) -> None:
+    lines = CONFIGS[name].read_text("utf-8").splitlines()
+    assert len(lines) < 40
+    assert lines[0].startswith("# ")
+    comment = " ".join(line for line in lines if line.startswith("#"))
+    assert re.search(r"\bjepa (" + "|".join(VERBS) + r")\b", comment), "the first comment is the command that runs it"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_shipped_configuration_fits_a_verb(name: str) -> None:
+    comment = " ".join(line for line in CONFIGS[name].read_text("utf-8").splitlines() if line.startswith("#"))
+    verbs = [verb for verb in VERBS if f"jepa {verb}" in comment]
+    complaints = []
+    for verb in verbs:
+        try:
+            read_layer(load_command(verb).Config, CONFIGS[name])
+            return
+        except ConfigError as error:
+            complaints.append(str(error))
+    pytest.fail("; ".join(complaints))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_only_verbs_and_options_that_exist(document: Path) -> None:
+    for verb, names in commands(document.read_text("utf-8")):
+        assert verb in VERBS, f"{document.name} names the verb '{verb}'"
+        known = {"config", "print_config", "help", *options(load_command(verb).Config)}
+        unknown = [name for name in names if name.replace("-", "_").rstrip(".") not in known]
+        assert not unknown, f"{document.name}: jepa {verb} has no option {unknown}"
+
+
+def test_the_search_finds_commands() -> None:
+    text = "```\njepa pack a \\\n  --out x\nmake demo\n```\nand `jepa fly --high`"
+    assert commands(text) == [("pack", ["out"]), ("fly", ["high"])]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_link_only_to_files_that_exist(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", document.read_text("utf-8"))
+    assert not [link for link in links if not (document.parent / link).exists()]
+
+
+def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in VERBS:
+        arguments = load_command(verb).EXAMPLE.split()
+        assert arguments[:2] == ["jepa", verb]
+        assert main([*arguments[1:], "--print-config"]) == 0, capsys.readouterr().err

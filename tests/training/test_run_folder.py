@@ -1,0 +1,110 @@
+"""Whether a run may start in a folder."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jepa import config as configuration
+from jepa.checkpoints.io import save_state
+from jepa.errors import ConfigError, DataError
+from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import RunFolder, open_run, record_start, require_same_run
+
+Configure = Callable[..., PretrainConfig]
+
+
+@pytest.fixture
+def started(micro: Configure) -> tuple[PretrainConfig, RunFolder]:
+    """A run that has saved after step 3."""
+    config = micro()
+    folder = RunFolder(config.out)
+    record_start(folder, config, 0)
+    save_state({"global_step": 3}, folder.checkpoint)
+    return config, folder
+
+
+def test_a_new_folder_starts_at_step_0_and_is_not_touched_yet(micro: Configure) -> None:
+    folder, step = open_run(micro())
+    assert step == 0
+    assert not folder.path.exists()
+
+
+def test_the_recorded_configuration_is_the_run_s_own(micro: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = micro(resume=True, json=True, seed=5)
+    folder = RunFolder(config.out)
+    record_start(folder, config, 0)
+    assert configuration.load(PretrainConfig, folder.config) == replace(config, resume=False, json=False)
+
+
+def test_paths_are_recorded_absolute(micro: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    record_start(RunFolder(tmp_path / "run"), micro(out="run", data="clips"), 0)
+    back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
+    assert (back.out, back.data) == (tmp_path / "run", tmp_path / "clips")
+
+
+def test_every_start_is_listed(micro: Configure) -> None:
+    config = micro()
+    folder = RunFolder(config.out)
+    for step in (0, 3, 6):
+        record_start(folder, config, step)
+    environment = json.loads(folder.environment.read_text())
+    assert [start["step"] for start in environment["starts"]] == [0, 3, 6]
+    assert environment["packages"]["torch"]
+    assert environment["command"]
+
+
+def test_a_folder_with_a_run_is_refused(started: tuple[PretrainConfig, RunFolder]) -> None:
+    with pytest.raises(ConfigError, match="already holds a run: pass --resume"):
+        open_run(started[0])
+
+
+def test_resume_starts_at_the_saved_step(started: tuple[PretrainConfig, RunFolder]) -> None:
+    assert open_run(replace(started[0], resume=True)) == (started[1], 3)
+
+
+def test_a_start_that_failed_before_its_first_step_blocks_nothing(micro: Configure) -> None:
+    wrong = micro(loader={"batch_size": 10_000})
+    record_start(RunFolder(wrong.out), wrong, 0)
+    assert open_run(micro())[1] == 0
+
+
+def test_a_damaged_checkpoint_is_a_data_error(started: tuple[PretrainConfig, RunFolder]) -> None:
+    started[1].checkpoint.write_bytes(started[1].checkpoint.read_bytes()[:100])
+    with pytest.raises(DataError, match="damaged"):
+        open_run(replace(started[0], resume=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"optim": {"learning_rate": 2e-3}}, r"optim\.learning_rate"),
+        ({"model": {"size": "tiny"}}, r"model\.size"),
+        ({"loader": {"batch_size": 8}}, r"loader\.batch_size"),
+        ({"clip": {"flip": False}}, r"clip\.flip"),
+    ],
+)
+def test_another_configuration_is_refused_by_name(micro: Configure, changes: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        require_same_run(micro(), micro(**changes), Path("config.yaml"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_steps": 4}, {"resume": True}, {"loader": {"workers": 3}}, {"run": {"log_every": 1}}, {"data": "elsewhere"}],
+)
+def test_what_does_not_change_the_training_may_differ(micro: Configure, changes: dict[str, object]) -> None:
+    require_same_run(micro(), micro(**changes), Path("config.yaml"))
+
+
+@pytest.mark.parametrize("obstacle", ["file", "file above"])
+def test_a_folder_that_cannot_be_made_is_one_line(micro: Configure, tmp_path: Path, obstacle: str) -> None:
+    (tmp_path / "taken").write_text("")
+    config = micro(out=str(tmp_path / "taken" / ("run" if obstacle == "file above" else "")))
+    folder, step = open_run(config)
+    with pytest.raises(ConfigError, match="cannot write"):
+        record_start(folder, config, step)
