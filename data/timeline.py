@@ -73,6 +73,7 @@ class Timeline:
     time_base: Fraction
     rate: Fraction
     announced: int
+    """Frame count of the header, less those that an edit list trims; 0 if the header has none."""
     whole: bool
     """No packet is hidden, discarded or cut off."""
     closed: bool
@@ -131,10 +132,11 @@ def scan(video: bytes | Path, name: str = "") -> Timeline:
         container_name = _container(container.format.name)
         # avi stores decoding times only: where the codec reorders frames they are not the times of the frames.
         clean = codec in ONE_PACKET_ONE_FRAME and not (container_name == "avi" and context.has_b_frames)
-        whole, closed = True, True
+        whole, closed, trimmed = True, True, 0
         for packet in packets(container, stream):
             if packet.is_corrupt or packet.is_discard or not _shown(codec, packet):
                 whole = False
+                trimmed += packet.is_discard
             elif packet.pts is None:
                 clean = False
             else:
@@ -147,7 +149,7 @@ def scan(video: bytes | Path, name: str = "") -> Timeline:
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_FPS
         return Timeline(
             codec, container_name, context.pix_fmt or "", pts, tuple(sorted(keys)),
-            stream.time_base or Fraction(1, 1000), Fraction(rate), stream.frames, whole, closed,
+            stream.time_base or Fraction(1, 1000), Fraction(rate), max(stream.frames - trimmed, 0), whole, closed,
         )  # fmt: skip
 
 

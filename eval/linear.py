@@ -29,25 +29,6 @@ class LinearConfig:
     """Most L-BFGS iterations per strength."""
 
 
-@dataclass(frozen=True)
-class Standardiser:
-    """Shift and scale to mean 0 and standard deviation 1 on the training features."""
-
-    mean: Tensor
-    scale: Tensor
-    """(features,) each."""
-
-    @classmethod
-    def of(cls, features_BF: Tensor) -> "Standardiser":
-        mean_F, deviation_F = features_BF.mean(0), features_BF.std(0, correction=0)
-        # A feature that never changes says nothing; dividing by its deviation would raise rounding errors to signals.
-        constant = deviation_F <= 1e-6 * (1 + mean_F.abs())
-        return cls(mean_F, torch.where(constant, torch.zeros_like(deviation_F), 1 / deviation_F.clamp_min(1e-30)))
-
-    def __call__(self, features_BF: Tensor) -> Tensor:
-        return (features_BF - self.mean) * self.scale
-
-
 def span_coordinates(train_BF: Tensor, test_BF: Tensor) -> tuple[Tensor, Tensor]:
     """Both feature sets in at most as many coordinates as there are training clips; inner products stay.
 

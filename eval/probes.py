@@ -18,8 +18,9 @@ from jepa.eval.attentive_training import AttentiveConfig, train_attentive
 from jepa.eval.clips import Task
 from jepa.eval.features import TokenTable
 from jepa.eval.knn import KnnConfig, nearest, vote
-from jepa.eval.linear import LinearConfig, Standardiser, span_coordinates, train_linear
+from jepa.eval.linear import LinearConfig, span_coordinates, train_linear
 from jepa.eval.split import hold_out
+from jepa.eval.standardiser import Standardiser
 from jepa.logs import get_logger
 
 log = get_logger(__name__)

@@ -7,17 +7,17 @@ normalised, at which step this was. Nothing is pickled.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from jepa.errors import ConfigError, DataError
+from jepa.checkpoints.io import atomic_write
+from jepa.errors import DataError
 from jepa.models.encoder import EncoderConfig
 from jepa.models.jepa import JEPA
 
@@ -52,6 +52,8 @@ class SavedModel:
 def save_folder(folder: Path, jepa: JEPA, *, facts: Mapping[str, Any], predictor: bool = True) -> Path:
     """Write `model.safetensors` and `config.json`, each by an atomic rename, and return the folder.
 
+    Raises ConfigError when they cannot be written.
+
     Args:
         folder: where; made if missing.
         jepa: the model.
@@ -68,30 +70,15 @@ def save_folder(folder: Path, jepa: JEPA, *, facts: Mapping[str, Any], predictor
         "predictor": asdict(jepa.predictor.config) if predictor else None,
         "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / WEIGHTS, lambda path: save_file(tensors, path))
-        _replace(folder / CONFIG, lambda path: path.write_text(json.dumps(head | dict(facts), indent=2) + "\n"))
-    except PermissionError as error:
-        raise ConfigError(f"cannot write the model to {folder}: {error.strerror}") from error
+    for name, content in ((WEIGHTS, save(tensors)), (CONFIG, json.dumps(head | dict(facts), indent=2).encode())):
+        with atomic_write(folder / name) as file:
+            file.write(content)
     return folder
 
 
 def encoder_prefix(facts: Mapping[str, Any]) -> str:
     """Module name of the encoder that is meant to be evaluated."""
     return "encoder" if facts.get("evaluate") == "context" else "target_encoder"
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write beside the target, flush to the disk, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def open_folder(path: Path) -> SavedModel:

@@ -118,7 +118,7 @@ class AttentivePooler(nn.Module):
         self.cross_attention_block = CrossAttentionBlock(width, heads, mlp_ratio)
         initialise(self)
         trunc_normal_(self.query_tokens, std=0.02)
-        self._rescale()
+        self._rescale(width)
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B Q D"]:
         for block in self.blocks:
@@ -135,8 +135,15 @@ class AttentivePooler(nn.Module):
         out: Tensor = self.cross_attention_block(self.query_tokens[0], pooled)
         return out
 
-    def _rescale(self) -> None:
-        """Residual outputs divided by sqrt(2 * number): the cross-attention block is number 1, the others follow."""
+    def _rescale(self, width: int) -> None:
+        """Residual outputs divided by sqrt(2 * number): the cross-attention block is number 1, the others follow.
+
+        The official std of 0.02 is made for widths about 1024. Narrower weights start larger, so that sums over the
+        width keep their size: at width 96 a probe would else spend most of its training on growing.
+        """
+        for parameter in self.parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(math.sqrt(1024 / width))
         self.cross_attention_block.mlp.fc2.weight.data.div_(math.sqrt(2.0))
         for number, block in enumerate(self.blocks, start=2):
             assert isinstance(block, Block)
@@ -151,7 +158,8 @@ class AttentiveClassifier(nn.Module):
         super().__init__()
         self.pooler = AttentivePooler(width, heads, depth=depth, mlp_ratio=mlp_ratio)
         self.linear = nn.Linear(width, classes)
-        initialise(self.linear)
+        trunc_normal_(self.linear.weight, std=0.02 * math.sqrt(1024 / width))
+        nn.init.zeros_(self.linear.bias)
 
     def forward(self, tokens: Float[Tensor, "B N D"]) -> Float[Tensor, "B classes"]:
         out: Tensor = self.linear(self.pooler(tokens)[:, 0])

@@ -22,7 +22,7 @@ class JEPA(nn.Module):
     def __init__(self, encoder: Encoder, predictor: Predictor) -> None:
         super().__init__()
         self.encoder = encoder
-        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.target_encoder = copy.deepcopy(encoder).requires_grad_(False).eval()
         self.predictor = predictor
 
     def encode_context(self, clips: Float[Tensor, "B C T H W"], context: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:

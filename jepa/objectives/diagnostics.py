@@ -22,10 +22,13 @@ def feature_std(tokens: Float[Tensor, "B N D"]) -> Tensor:
 def effective_rank(tokens: Float[Tensor, "B N D"]) -> Tensor:
     """RankMe of the tokens, between 1 and D, from at most 4096 evenly spaced rows.
 
-    Rows are centred, so that a common offset of all tokens does not hide as a large first direction.
+    Rows are centred, so that a common offset of all tokens does not hide as a large first direction. NaN when a token
+    is not finite.
     """
     rows = tokens.float().flatten(0, 1)
     rows = rows[:: max(1, len(rows) // _ROWS)][:_ROWS]
+    if not rows.isfinite().all():
+        return rows.new_tensor(float("nan"))
     values = torch.linalg.svdvals(rows - rows.mean(dim=0))
     shares = values / values.sum().clamp_min(1e-12) + 1e-7
     return torch.exp(-(shares * shares.log()).sum())

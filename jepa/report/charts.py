@@ -69,7 +69,8 @@ def _stage_curves(members: Sequence[tuple[str, Run]], prefix: str) -> str:
     remarks = [f"No curves of {label}: it has no readable metrics.csv." for label in absent]
     columns = list(dict.fromkeys(name for _, run in logged for name in run.metrics if name not in _COUNTERS))
     columns = [name for name in QUANTITIES if name in columns] + [name for name in columns if name not in QUANTITIES]
-    drawings, constant = [], []
+    drawings: list[str] = []
+    constant: list[str] = []
     for column in columns:
         title, remark = QUANTITIES.get(column, (column, ""))
         lines = [

@@ -13,11 +13,12 @@ from jepa.report.collect import Run, Score
 OWN = "pretrained"
 TASK_ORDER = ("motion",)
 PROBE_ORDER = ("attentive", "linear", "knn")
-ENCODER_ORDER = (OWN, "jepa-nano", "reconstruction", "random", "pixels")
+ENCODER_ORDER = (OWN, "jepa-nano", "scratch", "reconstruction", "random", "pixels")
 ENCODER_WORDS = {
     OWN: "the pretrained encoder",
     "jepa-nano": "the shipped jepa-nano",
     "reconstruction": "the encoder after reconstruction",
+    "scratch": "the encoder trained from scratch",
     "random": "random weights",
     "pixels": "raw pixels",
 }

@@ -26,6 +26,7 @@ from jepa.viz.style import ACCENT, INK
 PROBE_TITLES = {"attentive": "attentive probe", "linear": "linear probe", "knn": "nearest neighbours"}
 ROW_NAMES = {
     "reconstruction": "reconstruction stage only",
+    "scratch": "final stage from scratch",
     "random": "random weights",
     "pixels": "raw pixels",
     "jepa-nano": "jepa-nano, shipped",
@@ -68,7 +69,6 @@ def facts_of(run: Run) -> dict[str, str]:
     return {
         "Encoder": _encoder_words(run),
         "Clips": _clip_words(run),
-        "Stages": ", then ".join([*(stage.name for stage in run.stages), "final"]) if run.stages else "",
         "Trained": _training_words(run),
         "Data": str(run.config.get("data") or ""),
         "Started": str(run.environment.get("time") or "").replace("T", " ").replace("+0000", " UTC"),
@@ -121,11 +121,12 @@ def _training_words(run: Run) -> str:
     for stage in (*run.stages, run):
         if not stage.metrics:
             continue
-        text = f"{int(stage.metrics['step'][-1])} steps"
+        name = "final stage" if stage is run else stage.name
+        text = f"{f'{name} ' if run.stages else ''}{int(stage.metrics['step'][-1])} steps"
         if "position" in stage.metrics:
-            text += f", {int(stage.metrics['position'][-1])} clips"
+            text += f" ({int(stage.metrics['position'][-1])} clips)"
         words.append(text)
-    return "; then ".join(words)
+    return ", ".join(words)
 
 
 def _facts_table(runs: Sequence[Run]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jepa.viz.style import TEXT_PX, new_figure, series_role, style, to_svg
@@ -110,14 +111,12 @@ def _draw_line(axes: Axes, series: Series, colour: str) -> tuple[float, float]:
     return float(steps[-1]), float(values[-1])
 
 
-def _label_ends(axes: Axes, labels: Sequence[str], ends: Sequence[tuple[float, float]]) -> None:
-    axes.get_figure(
-        root=True
-    ).draw_without_rendering()  # fixes the limits, so that label distances can be given in pixels
+def _label_ends(figure: Figure, axes: Axes, labels: Sequence[str], ends: Sequence[tuple[float, float]]) -> None:
+    figure.draw_without_rendering()  # fixes the limits, so that label distances can be given in pixels
     to_pixels, to_data = axes.transData, axes.transData.inverted()
     right = max(step for step, _ in ends)
     pixels = [float(to_pixels.transform((right, value))[1]) for _, value in ends]
-    scale = axes.figure.dpi / 72
+    scale = figure.dpi / 72
     for index, height in enumerate(_spread(pixels, (TEXT_PX + 2) * scale)):
         y = float(to_data.transform((0, height))[1])
         axes.annotate(
@@ -158,5 +157,5 @@ def curve(series: Sequence[Series], *, name: str, title: str, x_label: str = "st
         room = 12 + max(len(label) for label in labels) * TEXT_PX * 0.58
         figure.subplots_adjust(left=52 / WIDTH, right=1 - min(room / WIDTH, 0.5), top=1 - 10 / HEIGHT,
                                bottom=40 / HEIGHT)  # fmt: skip
-        _label_ends(axes, labels, ends)
+        _label_ends(figure, axes, labels, ends)
         return to_svg(figure, name=name, title=title)

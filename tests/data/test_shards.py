@@ -82,6 +82,7 @@ def read_all(source: ShardSource) -> list[int]:
     return [len(source.read(number)) for number in range(COUNT)]
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_an_open_source_travels_to_other_processes(tmp_path: Path, method: str) -> None:
     source = write(tmp_path)

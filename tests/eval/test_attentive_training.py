@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from jepa.errors import DivergedError
-from jepa.eval.attentive_training import AttentiveConfig, Setting, train_attentive, train_heads
+from jepa.eval.attentive_training import AttentiveConfig, Setting, Tokens, train_attentive, train_heads
 from jepa.eval.features import TokenTable
 from jepa.models.attentive import AttentiveClassifier
 from jepa.tokens import TokenGrid
@@ -60,10 +60,10 @@ def test_heads_in_a_bank_train_as_they_would_alone() -> None:
     heads = [AttentiveClassifier(12, 3, 3).double() for _ in range(3)]
     alone = AttentiveClassifier(12, 3, 3).double()
     alone.load_state_dict(heads[1].state_dict())
-    wide = TokenTable(table.tokens.double(), table.grid)
+    wide = Tokens(TokenTable(table.tokens.double(), table.grid), torch.arange(48), None, CPU)
     settings = [Setting(1e-2, 0.0), Setting(3e-3, 0.4), Setting(1e-3, 0.1)]
-    train_heads(heads, settings, wide, torch.arange(48), targets, config, seed=0, device=CPU)
-    train_heads([alone], [settings[1]], wide, torch.arange(48), targets, config, seed=0, device=CPU)
+    train_heads(heads, settings, wide, targets, config, seed=0)
+    train_heads([alone], [settings[1]], wide, targets, config, seed=0)
     for together, single in zip(heads[1].parameters(), alone.parameters(), strict=True):
         torch.testing.assert_close(together, single)
     assert not torch.allclose(heads[0].linear.weight, alone.linear.weight)

@@ -1,6 +1,7 @@
 """What is read from run folders, whole and damaged ones."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def test_results_are_those_that_evaluation_records(tmp_path: Path) -> None:
     assert (found.classes, found.truth, found.predicted) == (("x", "y"), (0, 1, 1), (0, 1, 0))
 
 
-def test_the_last_of_several_results_counts_and_the_page_says_so(make_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_last_of_several_results_counts_and_the_page_says_so(make_run: Callable[..., Path], tmp_path: Path) -> None:
     folder = make_run()
     lines = (folder / "results.jsonl").read_text().splitlines()
     newer = json.loads(lines[0]) | {"value": 0.99, "seed": 1}
@@ -58,13 +59,13 @@ def test_the_last_of_several_results_counts_and_the_page_says_so(make_run, tmp_p
         ("config.yaml", b"\xff\xfe\x00", "unreadable"),
     ],
 )  # fmt: skip
-def test_damage_becomes_a_note(make_run, name: str, content: str | bytes, word: str) -> None:  # type: ignore[no-untyped-def]
+def test_damage_becomes_a_note(make_run: Callable[..., Path], name: str, content: str | bytes, word: str) -> None:
     folder = make_run()
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert [note for note in read_run(folder).notes if note.startswith(name) and word in note]
 
 
-def test_stages_are_runs(make_run) -> None:  # type: ignore[no-untyped-def]
+def test_stages_are_runs(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
     assert [stage.name for stage in run.stages] == ["reconstruction"]
     assert run.stages[0].config["objective"] == {"target": "pixels"}

@@ -51,7 +51,8 @@ def test_without_results_the_command_is_named() -> None:
 def test_health_names_collapse_and_leaves_out_what_is_not_finite() -> None:
     sound = run(step=[10, 20, 30], loss=[np.nan, 0.9, 0.5], effective_rank=[5, 20, 30])
     assert health(sound) == (
-        "Over 30 steps the loss went from 0.900 to 0.500 and the effective rank of the target tokens went from 5.0 to 30.0."
+        "Over 30 steps the loss went from 0.900 to 0.500 "
+        "and the effective rank of the target tokens went from 5.0 to 30.0."
     )
     metrics = dict(sound.metrics) | {"effective_rank": np.array([5.0, 2.0, 1.2])}
     assert "collapsed" in health(replace(sound, metrics=metrics))

@@ -1,0 +1,179 @@
+"""`jepa pack` from videos to a data set."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepa.commands import pack
+from jepa.data.lists import Entry
+from jepa.data.pack import PackConfig, Packed, pack_video
+from jepa.data.source import has_split, open_source
+from jepa.data.synthetic.video import encode_h264
+from jepa.errors import ConfigError, DataError
+
+VIDEO = encode_h264(np.random.default_rng(0).integers(0, 255, (9, 32, 48, 3), dtype=np.uint8), 8)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """Three cats and two dogs that can be read, a broken dog, and a file that is no video."""
+    folder = tmp_path / "videos"
+    for name in ("cats/a", "cats/b", "cats/sub/c", "dogs/a", "dogs/e"):
+        file = folder / f"{name}.mp4"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(VIDEO)
+    (folder / "dogs/d.mp4").write_bytes(VIDEO[: len(VIDEO) // 2])
+    (folder / "readme.txt").write_text("none")
+    return folder
+
+
+def config(videos: Path, out: Path, **options: object) -> pack.Config:
+    return pack.Config(**{"sources": (videos,), "out": out, "preset": "ultrafast", "workers": 0, **options})
+
+
+def test_pack_writes_shards_and_lists_what_it_skips(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "deep/shards"
+    assert pack.run(config(videos, out, shard_size=2, json=True)) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["packed"], facts["skipped"], facts["classes"], facts["frames"]) == (5, 1, 2, 45)
+    source = open_source(out)
+    infos = [source.info(index) for index in range(len(source))]
+    assert [info.origin for info in infos] == [
+        str(videos / f"{name}.mp4") for name in ("cats/a", "cats/b", "cats/sub/c", "dogs/a", "dogs/e")
+    ]
+    assert [info.labels["label"] for info in infos] == ["cats"] * 3 + ["dogs"] * 2
+    assert (out / "skipped.tsv").read_text().splitlines() == [
+        "path\treason",
+        f"{videos}/dogs/d.mp4\tthe index (moov) of this mp4 file is missing or damaged; it was probably cut off",
+    ]
+    assert caplog.records[0].getMessage().startswith(f"skipped {videos}/dogs/d.mp4: the index")
+    assert sorted(path.name for path in out.glob("*.tar")) == [f"shard-00000{number}.tar" for number in range(3)]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["provenance"]["encoder"]["preset"] == "ultrafast"
+    assert manifest["label_names"] == ["label"]
+
+
+def test_the_sentence_is_the_result(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack.run(config(videos, tmp_path / "out", copy=True))
+    text = capsys.readouterr().out
+    assert text.startswith("packed 5 videos: 45 frames, ")
+    assert "2 classes; skipped 1" in text
+    assert open_source(tmp_path / "out").read(0) == VIDEO
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_changes_nothing(videos: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        pack.run(config(videos, tmp_path / f"out{workers}", name="same", workers=workers))
+    assert open_source(tmp_path / "out0").fingerprint == open_source(tmp_path / "out2").fingerprint
+    tars = [(tmp_path / f"out{workers}/shard-000000.tar").read_bytes() for workers in (0, 2)]
+    assert tars[0] == tars[1]
+
+
+class Crash:
+    """A function for the workers that dies like a decoder does, once it comes to the second video."""
+
+    def __call__(self, number: int) -> Packed:
+        if number == 1:
+            os._exit(139)
+        return Packed(b"%d" % number, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_video_that_kills_its_process_costs_only_itself() -> None:
+    results = list(pack._in_order(Crash(), 4, workers=2))  # type: ignore[arg-type]
+    assert [getattr(result, "video", None) for result in results] == [b"0", None, b"2", b"3"]
+    assert getattr(results[1], "reason", "") == "the decoder crashed on it"
+
+
+def test_a_test_split_by_source(videos: Path, tmp_path: Path) -> None:
+    pack.run(config(videos, tmp_path / "out", test_fraction=0.3))
+    train, test = (open_source(tmp_path / "out", split) for split in ("train", "test"))
+    origins = [{source.info(index).origin for index in range(len(source))} for source in (train, test)]
+    assert not origins[0] & origins[1]
+    assert len(origins[0] | origins[1]) == 5
+    assert {train.info(0).key, test.info(0).key} <= {f"{number:06d}" for number in range(6)}
+
+
+def entries(count: int) -> list[Entry]:
+    return [Entry(Path(f"/x/{number}.mp4"), f"{number}.mp4") for number in range(count)]
+
+
+def test_splits_hang_on_the_path_alone() -> None:
+    few, many = (pack.choose_splits(entries(count), 0.2, seed=3) for count in (200, 1000))
+    assert many[:200] == few
+    assert many.count("test") / 1000 == pytest.approx(0.2, abs=0.05)
+    assert pack.choose_splits(entries(1000), 0.2, seed=4) != many
+    for fraction in (0.01, 0.99):
+        assert set(pack.choose_splits(entries(2), fraction, seed=0)) == {"train", "test"}
+    assert pack.choose_splits(entries(3), 0.0, seed=0) == [None] * 3
+
+
+def test_splits_of_the_source_stay(videos: Path, tmp_path: Path) -> None:
+    (videos / "readme.txt").unlink()
+    (videos / "cats").rename(videos / "train")
+    (videos / "dogs").rename(videos / "test")
+    pack.run(config(videos, tmp_path / "out"))
+    assert [len(open_source(tmp_path / "out", split)) for split in ("train", "test")] == [3, 2]
+    with pytest.raises(ConfigError, match="leave out --test-fraction"):
+        pack.run(config(videos, tmp_path / "other", test_fraction=0.5))
+
+
+def test_a_list_with_labels(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (videos / "list.csv").write_text("cats/a.mp4 0\ndogs/a.mp4 1\nnowhere.mp4 1\n")
+    pack.run(config(videos / "list.csv", tmp_path / "out"))
+    source = open_source(tmp_path / "out")
+    assert [source.info(index).labels for index in range(2)] == [{"label": 0}, {"label": 1}]
+    assert "nowhere.mp4\tNo such file or directory" in (tmp_path / "out/skipped.tsv").read_text()
+
+
+def test_nothing_readable_is_a_data_error(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"junk" * 99)
+    with pytest.raises(DataError, match=r"none of 1 videos can be packed; the first: .*a\.mp4: no video"):
+        pack.run(config(tmp_path / "a.mp4", tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_shards_are_not_written_over_or_mixed(videos: Path, tmp_path: Path) -> None:
+    pack.run(config(videos, tmp_path / "flat"))
+    pack.run(config(videos, tmp_path / "split", test_fraction=0.5))
+    for out in ("flat", "split"):
+        for fraction in (0.0, 0.5):
+            with pytest.raises(ConfigError, match=r"already holds manifest\.json"):
+                pack.run(config(videos, tmp_path / out, test_fraction=fraction))
+    assert has_split(tmp_path / "split", "train")
+    assert not has_split(tmp_path / "flat", "train")
+
+
+def test_a_folder_that_cannot_be_written(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot write to the folder"):
+        pack.run(config(videos, tmp_path / "file/out"))
+
+
+def test_ctrl_c_leaves_no_shard(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Path] = []
+
+    def interrupted(path: Path, settings: PackConfig) -> Packed:
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return pack_video(path, settings)
+
+    monkeypatch.setattr("jepa.data.pack.pack_video", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pack.run(config(videos, tmp_path / "out", shard_size=1))
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"test_fraction": 1.0}, {"shard_size": 0}, {"shard_mb": 0}, {"workers": -1}, {"crf": -1}]
+)
+def test_settings_are_checked(tmp_path: Path, options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=rf"{next(iter(options))} is .*, expected"):
+        config(tmp_path, tmp_path / "out", **options)
