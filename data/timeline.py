@@ -73,7 +73,9 @@ class Timeline:
     time_base: Fraction
     rate: Fraction
     announced: int
-    """Frame count of the header, less those that an edit list trims; 0 if the header has none."""
+    """Frame count of the header; 0 if it has none."""
+    indexed: int
+    """Frames in the container's index, less those that an edit list trims."""
     whole: bool
     """No packet is hidden, discarded or cut off."""
     closed: bool
@@ -102,7 +104,7 @@ def probe(video: bytes | Path, name: str = "") -> VideoInfo:
         keyframes = tuple(position[key] for key in timeline.keys)
     fps = _fps(pts, timeline)
     height, width = (first.width, first.height) if first.rotation // 90 % 2 else (first.height, first.width)
-    announced = timeline.announced if timeline.container in EXACT_INDEX else None
+    announced = timeline.indexed if timeline.container in EXACT_INDEX else None
     return VideoInfo(
         frames, fps, height, width, frames / fps, timeline.codec, keyframes, announced, _extension(timeline.container)
     )
@@ -132,11 +134,10 @@ def scan(video: bytes | Path, name: str = "") -> Timeline:
         container_name = _container(container.format.name)
         # avi stores decoding times only: where the codec reorders frames they are not the times of the frames.
         clean = codec in ONE_PACKET_ONE_FRAME and not (container_name == "avi" and context.has_b_frames)
-        whole, closed, trimmed = True, True, 0
+        whole, closed = True, True
         for packet in packets(container, stream):
             if packet.is_corrupt or packet.is_discard or not _shown(codec, packet):
                 whole = False
-                trimmed += packet.is_discard
             elif packet.pts is None:
                 clean = False
             else:
@@ -146,10 +147,11 @@ def scan(video: bytes | Path, name: str = "") -> Timeline:
                 times.append(packet.pts)
         clean = clean and bool(times) and len(set(times)) == len(times)
         pts = tuple(sorted(times)) if clean else None
+        indexed = sum(not entry.is_discard for entry in stream.index_entries)
         rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_FPS
         return Timeline(
             codec, container_name, context.pix_fmt or "", pts, tuple(sorted(keys)),
-            stream.time_base or Fraction(1, 1000), Fraction(rate), max(stream.frames - trimmed, 0), whole, closed,
+            stream.time_base or Fraction(1, 1000), Fraction(rate), stream.frames, indexed, whole, closed,
         )  # fmt: skip
 
 

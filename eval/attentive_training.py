@@ -39,7 +39,7 @@ class AttentiveConfig:
     """Attention heads; those of the encoder if none."""
     standardise: bool = True
     """Bring each channel of the tokens to mean 0 and deviation 1 first, with training statistics."""
-    epochs: int = 15
+    epochs: int = 20
     """Passes over the training set."""
     batch_size: int = 128
     """Clips per step."""
@@ -129,7 +129,7 @@ def train_attentive(
             head = AttentiveClassifier(width, config.heads or heads, classes, depth=config.depth)
         return head.to(device)
 
-    standardise = Standardiser.of(table.tokens[rows]).to(device) if config.standardise else None
+    standardise = Standardiser.of(table.tokens).to(device) if config.standardise else None
     tokens = Tokens(table, rows, standardise, device)
     settings = [Setting(*pair) for pair in product(config.learning_rates, config.weight_decays)]
     chosen, share = settings[0], None

@@ -139,9 +139,13 @@ def choose_tasks(data: EvaluationData, wanted: Sequence[str]) -> list[Task]:
     tasks = []
     for name in names:
         try:
-            tasks.append(make_task(data, name))
+            task = make_task(data, name)
         except DataError as error:
             log.info("skipping a label: %s", error)
+            continue
+        # A label with about as many values as clips is a number or a name, not a class.
+        if 2 * task.learnable <= len(task.train_rows):
+            tasks.append(task)
     if not tasks:
         raise DataError(
             f"{data.name} has no labels to probe; put the videos into one folder per class, or pack a list with labels"
@@ -153,7 +157,7 @@ def make_task(data: EvaluationData, name: str) -> Task:
     """The task of one label.
 
     Raises:
-        DataError: no training or no test clip has the label, one class only, or nearly every clip has its own.
+        DataError: no training or no test clip has the label, one class only, or every clip has its own.
     """
     train_rows, train_labels = _labelled(data.train, name)
     test_rows, test_labels = _labelled(data.test, name)
@@ -164,10 +168,10 @@ def make_task(data: EvaluationData, name: str) -> Task:
     seen = sorted(set(train_labels))
     if len(seen) < 2:
         raise DataError(f"label '{name}' of {data.name} has one class only ({seen[0]}): nothing to tell apart")
-    if 2 * len(seen) > len(train_labels):
+    if len(seen) == len(train_labels):
         raise DataError(
             f"label '{name}' of {data.name} has {len(seen)} values in {len(train_labels)} training clips: "
-            "no classes to learn"
+            "no classes to learn; add clips"
         )
     classes = (*seen, *_unseen(name, seen, test_labels))
     number = {label: index for index, label in enumerate(classes)}

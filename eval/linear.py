@@ -11,19 +11,23 @@ the representer theorem the best W lies there, so coordinates that keep all inne
 less.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+_FEATURES = 2048
+_JITTER = 3e-5
+_PATIENCE = 2
+
 
 @dataclass(frozen=True)
 class LinearConfig:
     """Linear probe."""
 
-    strengths: tuple[float, ...] = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    strengths: tuple[float, ...] = (30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
     """L2 strengths to choose from on the validation part."""
     iterations: int = 100
     """Most L-BFGS iterations per strength."""
@@ -38,13 +42,17 @@ def span_coordinates(train_BF: Tensor, test_BF: Tensor) -> tuple[Tensor, Tensor]
     clips, width = train_BF.shape
     if width <= clips:
         return train_BF, test_BF
-    gram = (train_BF @ train_BF.T).double()
-    # Centred or repeated clips make K singular; the jitter is far below the weakest strength.
-    gram.diagonal().add_(1e-6 * float(gram.diagonal().mean()) + 1e-30)
+    # Pixels are so alike that K spans ten orders of magnitude: single precision suffices for some features at a time.
+    gram = train_BF.new_zeros(clips, clips, dtype=torch.float64)
+    products = train_BF.new_zeros(clips, len(test_BF), dtype=torch.float64)
+    for train, test in zip(train_BF.split(_FEATURES, 1), test_BF.split(_FEATURES, 1), strict=True):
+        gram += train @ train.T
+        products += train @ test.T
+    # Centred or repeated clips make K singular. The jitter is a fraction of what the weakest penalty does.
+    gram.diagonal().add_(_JITTER * float(gram.diagonal().mean()) + 1e-30)
     factor = torch.linalg.cholesky(gram)
-    products = (train_BF @ test_BF.T).double()
-    test = torch.linalg.solve_triangular(factor, products, upper=False).T
-    return factor.to(train_BF.dtype), test.to(train_BF.dtype).contiguous()
+    found = torch.linalg.solve_triangular(factor, products, upper=False).T
+    return factor.to(train_BF.dtype), found.to(train_BF.dtype).contiguous()
 
 
 @dataclass(frozen=True)
@@ -55,9 +63,13 @@ class LogisticFit:
     """(features, classes)."""
     bias: Tensor
 
+    def scores(self, features_BF: Tensor) -> Tensor:
+        """(clips, classes), before the softmax."""
+        return features_BF @ self.weight + self.bias
+
     def predict(self, features_BF: Tensor) -> Tensor:
         """Class number of each clip, int64."""
-        return (features_BF @ self.weight + self.bias).argmax(1)
+        return self.scores(features_BF).argmax(1)
 
 
 def fit_logistic(
@@ -128,17 +140,32 @@ def train_linear(
     strengths = sorted(config.strengths, reverse=True)
     best = LinearProbe(_zero(features_BF, classes), strengths[len(strengths) // 2], None)
     if len(strengths) > 1 and len(validation):
-        found: LogisticFit | None = None
-        fit_features, judged = features_BF[fit], features_BF[validation]
-        for strength in strengths:
-            found = fit_logistic(
-                fit_features, targets_B[fit], classes, strength, iterations=config.iterations, start=found
-            )
-            share = float((found.predict(judged) == targets_B[validation]).float().mean())
-            if best.validation is None or share > best.validation:
-                best = LinearProbe(found, strength, share)
+        parts = (features_BF[fit], targets_B[fit]), (features_BF[validation], targets_B[validation])
+        for probe in _path(*parts, classes, strengths, config.iterations):
+            if best.validation is None or (probe.validation or 0.0) > best.validation:
+                best = probe
     final = fit_logistic(features_BF, targets_B, classes, best.strength, iterations=config.iterations, start=best.fit)
     return LinearProbe(final, best.strength, best.validation)
+
+
+def _path(
+    fit: tuple[Tensor, Tensor],
+    validation: tuple[Tensor, Tensor],
+    classes: int,
+    strengths: Sequence[float],
+    iterations: int,
+) -> Iterator[LinearProbe]:
+    """Fits from strong to weak, until the validation loss has risen twice: weaker ones overfit more, and slowly."""
+    found: LogisticFit | None = None
+    least, risen = float("inf"), 0
+    for strength in strengths:
+        found = fit_logistic(*fit, classes, strength, iterations=iterations, start=found)
+        scores_BY = found.scores(validation[0])
+        yield LinearProbe(found, strength, float((scores_BY.argmax(1) == validation[1]).float().mean()))
+        loss = float(F.cross_entropy(scores_BY, validation[1]))
+        least, risen = min(loss, least), risen + 1 if loss > least else 0
+        if risen == _PATIENCE:
+            return
 
 
 def _zero(features_BF: Tensor, classes: int) -> LogisticFit:

@@ -48,10 +48,10 @@ def wilson(correct: int, count: int, confidence: float = 0.95) -> tuple[float, f
 
 def accuracy(predicted_B: Tensor, truth_B: Tensor, classes: int) -> Share:
     """Share of clips whose class was said right; class numbers below `classes`, int64."""
-    value = float(multiclass_accuracy(predicted_B, truth_B, num_classes=classes, average="micro"))
+    share = float(multiclass_accuracy(predicted_B, truth_B, num_classes=classes, average="micro"))
     count = truth_B.numel()
-    low, high = wilson(round(value * count), count)
-    return Share(value, low, high, count)
+    correct = round(share * count)  # exact again: torchmetrics divides in single precision
+    return Share(correct / count, *wilson(correct, count), count)
 
 
 def confusion(predicted_B: Tensor, truth_B: Tensor, classes: int) -> Tensor:

@@ -92,7 +92,7 @@ def make_clip(config: WorldConfig, seed: int, index: int, split: Split) -> Synth
     turns = stream("orientation").uniform(0.0, 2.0 * np.pi, bodies)
     layers = [Layer(look, centres[:, n], path.angles[:, n] + turns[n], instance=n + 1) for n, look in enumerate(looks)]
     background = _draw_background(config.size, hard, dark, stream("background"))
-    pillar = _draw_pillar(path.pillar, camera, dark, stream("pillar"))
+    pillar = _draw_pillar(path.pillar, camera, hard, dark, stream("pillar"))
     frames, instances = render(background, camera, layers[::-1], pillar, config.size)
     main = looks[0]
     labels: dict[str, str | int | float] = {
@@ -114,11 +114,11 @@ def _draw_look(rng: np.random.Generator, split: Split, hard: bool, dark: bool, *
         texture=TEXTURES[rng.integers(len(TEXTURES))],
         split=split,
         hue=draw_hue(family, split, rng),
-        saturation=float(rng.uniform(0.75, 1.0)),
+        saturation=float(rng.uniform(0.75, 1.0) if hard else rng.uniform(0.25, 0.55)),
         value=float(rng.uniform(0.35, 0.5) if dark else rng.uniform(0.85, 1.0)),
-        depth=float(rng.uniform(0.5, 0.7) if hard else rng.uniform(0.35, 0.5)),
+        depth=float(rng.uniform(0.5, 0.7) if hard else rng.uniform(0.2, 0.35)),
         grain=float(rng.uniform(0.0, 2.0 * np.pi)),
-        radius=float(rng.uniform(0.1, 0.13) if crowded else rng.uniform(0.11, 0.165)),
+        radius=float(rng.uniform(0.1, 0.13) if crowded else rng.uniform(0.12, 0.17)),
         softness=float(rng.uniform(0.02, 0.06) if hard else rng.uniform(0.06, 0.12)),
     )
 
@@ -147,7 +147,7 @@ def _draw_camera(frames: int, hard: bool, rng: np.random.Generator) -> np.ndarra
 def _draw_background(size: int, hard: bool, dark: bool, rng: np.random.Generator) -> np.ndarray:
     """float32 (G, G, 3), 0 to 1: smooth noise of two scales about a grey, slightly tinted."""
     side = size + 2 * round(MARGIN * size)
-    base = rng.uniform(0.62, 0.75) if dark else (rng.uniform(0.15, 0.4) if hard else rng.uniform(0.35, 0.5))
+    base = rng.uniform(0.62, 0.75) if dark else rng.uniform(0.15, 0.4) if hard else rng.uniform(0.15, 0.3)
     strength = 0.13 if hard else 0.02
     ground = np.full((side, side, 3), base, np.float32)
     for cells in (5, 14) if hard else (4, 9):
@@ -156,11 +156,11 @@ def _draw_background(size: int, hard: bool, dark: bool, rng: np.random.Generator
     return ground
 
 
-def _draw_pillar(x: float | None, camera: np.ndarray, dark: bool, rng: np.random.Generator) -> Pillar | None:
+def _draw_pillar(x: float | None, camera: np.ndarray, hard: bool, dark: bool, rng: np.random.Generator) -> Pillar | None:
     """The pillar of `occlude`; in one clip out of three of the other motions, one that hides nothing."""
     present, place = rng.random() < 1.0 / 3.0, rng.uniform(0.38, 0.62)
     width = float(rng.uniform(0.24, 0.34))
-    grey = float(rng.uniform(0.45, 0.52) if dark else rng.uniform(0.58, 0.66))
+    grey = float(rng.uniform(0.45, 0.52) if dark else rng.uniform(0.58, 0.66) if hard else rng.uniform(0.3, 0.38))
     if x is None and not present:
         return None
     return Pillar(camera[:, 0] + (place if x is None else x), width, grey, front=x is not None)

@@ -1,4 +1,9 @@
-"""`jepa probe`: what can be read from a frozen encoder, beside a random one and raw pixels."""
+"""`jepa probe`: what can be read from a frozen encoder, beside a random one and raw pixels.
+
+Each clip is encoded once; then a linear, an attentive and a nearest-neighbour probe are trained per label on the
+training clips and tested once on the test clips. Their settings are chosen on a part of the training clips. Results
+go to results.jsonl in the run folder, with 95 % intervals; the same measurement made again replaces its line.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +24,7 @@ from jepa.eval.probes import ProbeKind, ProbesConfig
 from jepa.eval.results import RESULTS, Result, as_json, table
 from jepa.logs import get_logger
 
-SUMMARY = "probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines"
+SUMMARY = "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines"
 EXAMPLE = "jepa probe --encoder runs/mine --data shards/mine --out runs/mine"
 
 log = get_logger(__name__)

@@ -68,17 +68,25 @@ def reading(run: Run) -> str:
         f"reaches {percent(own.value)} % accuracy (95 % interval {percent(own.low)} to {percent(own.high)}, "
         f"{own.count} test clips{chance})."
     )
-    others = {
-        score.encoder: score
-        for score in run.scores
-        if (score.task, score.probe) == (own.task, own.probe) and score.encoder != own.encoder
-    }
     groups: dict[str, list[str]] = {}
-    for name in ordered(list(others), ENCODER_ORDER):
-        words = f"{ENCODER_WORDS.get(name, name)} ({percent(others[name].value)} %)"
-        groups.setdefault(comparison(own, others[name]), []).append(words)
+    for name, other in _others(run, own).items():
+        how = "" if other.probe == own.probe else f" by {PROBE_WORDS.get(other.probe, other.probe)}"
+        words = f"{ENCODER_WORDS.get(name, name)} ({percent(other.value)} %{how})"
+        groups.setdefault(comparison(own, other), []).append(words)
     parts = [f"{relation} {join(names)}" for relation, names in groups.items()]
     return f"{text} That is {'; '.join(parts)}." if parts else text
+
+
+def _others(run: Run, own: Score) -> dict[str, Score]:
+    """What the main score is held against: each other encoder on the same task, by the same probe if it has been
+    probed so (raw pixels have no attentive probe), else by its best one."""
+    found = {}
+    scores = [score for score in run.scores if score.task == own.task and score.encoder != own.encoder]
+    for name in ordered([score.encoder for score in scores], ENCODER_ORDER):
+        mine = [score for score in scores if score.encoder == name]
+        same = [score for score in mine if score.probe == own.probe]
+        found[name] = max(same or mine, key=lambda score: score.value)
+    return found
 
 
 def join(parts: Sequence[str]) -> str:

@@ -88,8 +88,8 @@ def test_tasks_default_to_motion_and_shape_or_to_what_is_there() -> None:
     full = both("a") * 3 + both("b") * 3
     assert [task.name for task in choose_tasks(make_data(full, full), ())] == ["motion", "shape"]
     assert [task.name for task in choose_tasks(make_data(full, full), ["colour"])] == ["colour"]
-    folders: list[Mapping[str, Label]] = [{"label": "cats", "id": number} for number in range(4)]
-    folders += [{"label": "dogs", "id": number} for number in range(4, 8)]
+    folders: list[Mapping[str, Label]] = [{"label": "cats", "id": number, "speed": 1} for number in range(4)]
+    folders += [{"label": "dogs", "id": number, "speed": number} for number in range(4, 8)]
     assert [task.name for task in choose_tasks(make_data(folders, folders), ())] == ["label"]
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,8 @@ def test_a_line_holds_what_scripts_rely_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["task", "encoder", "probe", "metric", "seed", "checkpoint_hash", "config_hash"])
 def test_measuring_again_replaces_and_anything_else_is_appended(tmp_path: Path, name: str) -> None:
     record(tmp_path, RESULT)
-    other = replace(RESULT, **{name: 1 if name == "seed" else "other"})
+    changed: dict[str, Any] = {name: 1 if name == "seed" else "other"}
+    other = replace(RESULT, **changed)
     record(tmp_path, other)
     record(tmp_path, replace(RESULT, value=0.7))
     assert sorted(found.value for found in read_results(tmp_path)) == [0.5, 0.7]

@@ -38,6 +38,15 @@ def test_the_sentence_has_the_numbers_of_the_main_probe() -> None:
     assert "not clearly different from raw pixels (49.0 %)" in text
 
 
+def test_an_encoder_without_the_main_probe_is_held_against_by_its_best() -> None:
+    text = reading(run(
+        score("pretrained", 0.5, probe="attentive"), score("pixels", 0.6), score("pixels", 0.4, probe="knn"),
+        score("random", 0.2, probe="attentive"), score("random", 0.9),
+    ))  # fmt: skip
+    assert "clearly below raw pixels (60.0 % by a linear probe)" in text
+    assert "clearly above random weights (20.0 %)" in text
+
+
 def test_without_an_own_result_another_stands_for_the_run_under_its_name() -> None:
     only = run(score("random", 0.2))
     assert main_score(only) == only.scores[0]
