@@ -107,6 +107,8 @@ class Frames:
 
     def _find_or_make(self, budget: int) -> FrameFile | None:
         """The decoded copy, or None if frames are to be decoded on demand; the log says which, and why."""
+        if not budget:
+            return None  # as asked
         name, size = self.source.name, decoded_bytes(self.source, self.short_side, budget)
         if size is None:
             _log().info("%s: decoding on demand, its frames exceed loader.cache_gb %g", name, budget / GIGABYTE)

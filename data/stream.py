@@ -21,7 +21,7 @@ from jepa.data.frames import Frames, stored_side
 from jepa.data.order import Order
 from jepa.data.source import Source
 from jepa.data.transforms import AugmentConfig, augment, centre_crop
-from jepa.data.windows import WindowConfig, centre_window, random_window, tile_windows
+from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
 from jepa.data.workers import Loader, StartMethod
 from jepa.errors import ConfigError
 from jepa.rng import generator
@@ -148,7 +148,7 @@ def train_loader(
 
     Raises:
         ConfigError: the batch is larger than the source, or does not divide among the ranks.
-        DataError: a video cannot be used.
+        DataError: a video is too short, or (with the decoded copy) cannot be decoded.
     """
     batch = loader.batch_size
     if batch > len(source):
@@ -158,6 +158,7 @@ def train_loader(
         )
     if batch % world_size:
         raise ConfigError(f"loader.batch_size {batch} does not divide among {world_size} processes: use a multiple")
+    require_fit((source.info(index) for index in range(len(source))), window)
     stream = ClipStream(_frames(source, augment.size, loader), source, window, augment, seed)
     steps = range(first_step, last_step)
     return Loader(

@@ -9,6 +9,7 @@ A video shorter than the span is an error unless the user asks for padding: offi
 silently, and a data set of still endings teaches exactly that.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,23 @@ class WindowConfig:
         for name, value in (("frames", self.frames), ("stride", self.stride), ("fps", self.fps)):
             if value is not None and value <= 0:
                 raise ConfigError(f"clip.{name} is {value}, expected a positive number")
+
+
+def require_fit(infos: Iterable[SampleInfo], config: WindowConfig) -> None:
+    """Check that every video gives a clip: a run shall not end in its third hour at the first short one it meets.
+
+    Raises:
+        DataError: some are too short and `short` is "error"; says how many, and which is the first.
+    """
+    first, failed, count = "", 0, 0
+    for count, info in enumerate(infos, start=1):  # noqa: B007  # the last number is the count
+        try:
+            _fit(info, config)
+        except DataError as error:
+            first, failed = first or str(error), failed + 1
+    if failed:
+        many = f"{failed} of {count} videos give no clip; the first: " if failed > 1 else ""
+        raise DataError(f"{many}{first}")
 
 
 def random_window(info: SampleInfo, config: WindowConfig, rng: np.random.Generator) -> tuple[int, ...]:

@@ -14,8 +14,11 @@ written logs from a thread inherits locks that nobody will ever release.
 
 import multiprocessing
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
 from typing import Generic, Literal, TypeVar
 
 import cv2
@@ -85,8 +88,7 @@ class Loader(Generic[Item]):
         """
         self.numbers = numbers
         if workers and start_method == "forkserver":
-            # The server imports this (and with it torch) once; each worker is then a fork of it, in milliseconds.
-            multiprocessing.set_forkserver_preload(["jepa.data.stream"])
+            _start_server()
         self.loader: DataLoader[Item | Failure] = DataLoader(
             _Task(make),
             batch_size=None,
@@ -108,6 +110,31 @@ class Loader(Generic[Item]):
             if isinstance(item, Failure):
                 raise item.kind(item.message)
             yield item
+
+
+@cache
+def _start_server() -> None:
+    """Start the process that workers are forked from, and wait for it: it imports torch, and a worker is then quick.
+
+    Ctrl-C reaches every process of a terminal. The server would answer with a traceback while it imports, and so would
+    a worker until `_start_worker` has run; so they are born deaf to it. And what is asked of the server while it still
+    imports would come to life after a Ctrl-C has ended this process, and complain that it is gone; so nothing is asked
+    before an empty task has come back.
+    """
+    multiprocessing.set_forkserver_preload(["jepa.data.stream"])
+    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.signal(signal.SIGINT, before)
+    first = multiprocessing.get_context("forkserver").Process(target=_nothing, daemon=True)
+    first.start()
+    first.join()
+
+
+def _nothing() -> None:
+    """The empty task."""
 
 
 def _as_is(item: Item) -> Item:

@@ -22,6 +22,7 @@ from jepa.errors import DivergedError
 from jepa.eval.features import TokenTable
 from jepa.eval.standardiser import Standardiser
 from jepa.models.attentive import AttentiveClassifier, joint_scores
+from jepa.models.positions import sincos_positions
 from jepa.rng import derive, torch_generator
 
 
@@ -35,8 +36,11 @@ class AttentiveConfig:
     """Weight decays to choose from on the validation part."""
     depth: int = 1
     """1: cross-attention alone; 4: three self-attention blocks before it, as V-JEPA 2."""
-    heads: int | None = None
-    """Attention heads; those of the encoder if none."""
+    heads: int = 16
+    """Attention heads, 16 as in the official probes; the largest common divisor with the encoder's width is taken."""
+    positions: bool = True
+    """Add fixed sine-cosine positions to the tokens: pooling sees a set, and an encoder whose predictor is told the
+    positions need not carry them."""
     standardise: bool = True
     """Bring each channel of the tokens to mean 0 and deviation 1 first, with training statistics."""
     epochs: int = 20
@@ -61,22 +65,25 @@ class AttentiveProbe:
 
     head: AttentiveClassifier
     standardise: Standardiser | None
+    positions: Tensor | None
+    """(levels * N, D), added to the tokens."""
     setting: Setting
     validation: float | None
     """Accuracy of the chosen setting on the validation part; none if there was nothing to choose with."""
 
     def predict(self, table: TokenTable, rows: Tensor, device: torch.device) -> Tensor:
         """Class number of each row, int64."""
-        return _scores(self.head, Tokens(table, rows, self.standardise, device)).argmax(1)
+        return _scores(self.head, Tokens(table, rows, self.standardise, self.positions, device)).argmax(1)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Some rows of a table, standardised and moved to a device batch by batch."""
+    """Some rows of a table, standardised, given positions and moved to a device batch by batch."""
 
     table: TokenTable
     rows: Tensor
     standardise: Standardiser | None
+    positions: Tensor | None
     device: torch.device
 
     def __len__(self) -> int:
@@ -84,7 +91,9 @@ class Tokens:
 
     def __getitem__(self, positions: Tensor) -> Tensor:
         tokens_BND = self.table.tokens[self.rows[positions]].to(self.device)
-        return self.standardise(tokens_BND) if self.standardise else tokens_BND
+        if self.standardise:
+            tokens_BND = self.standardise(tokens_BND)
+        return tokens_BND if self.positions is None else tokens_BND + self.positions
 
     def part(self, positions: Sequence[int]) -> "Tokens":
         """The rows at these positions."""
@@ -100,7 +109,6 @@ def train_attentive(
     validation: Sequence[int],
     config: AttentiveConfig,
     *,
-    heads: int,
     seed: int,
     device: torch.device,
 ) -> AttentiveProbe:
@@ -114,7 +122,6 @@ def train_attentive(
         fit: positions in `rows` to train on while choosing.
         validation: positions to judge on; if there are none, the first setting is taken.
         config: the settings and their training.
-        heads: attention heads where the configuration names none.
         seed: of initial weights and order.
         device: where to train.
 
@@ -122,15 +129,17 @@ def train_attentive(
         DivergedError: every head ends with scores that are not finite.
     """
 
+    width = table.tokens.shape[-1]
+
     def new_head() -> AttentiveClassifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, 0, "attentive probe"))
-            width = table.tokens.shape[-1]
-            head = AttentiveClassifier(width, config.heads or heads, classes, depth=config.depth)
+            head = AttentiveClassifier(width, math.gcd(config.heads, width), classes, depth=config.depth)
         return head.to(device)
 
     standardise = Standardiser.of(table.tokens).to(device) if config.standardise else None
-    tokens = Tokens(table, rows, standardise, device)
+    positions_ND = _positions(table).to(device) if config.positions else None
+    tokens = Tokens(table, rows, standardise, positions_ND, device)
     settings = [Setting(*pair) for pair in product(config.learning_rates, config.weight_decays)]
     chosen, share = settings[0], None
     if len(settings) > 1 and len(validation):
@@ -144,7 +153,13 @@ def train_attentive(
     if not all(parameter.isfinite().all() for parameter in final.parameters()):
         rate = chosen.learning_rate
         raise DivergedError(f"the attentive probe diverged at learning rate {rate:g}; lower attentive.learning_rates")
-    return AttentiveProbe(final, standardise, chosen, share)
+    return AttentiveProbe(final, standardise, positions_ND, chosen, share)
+
+
+def _positions(table: TokenTable) -> Tensor:
+    """Sine-cosine positions of every token of the table, level by level."""
+    levels = table.tokens.shape[1] // table.grid.count
+    return sincos_positions(table.grid, table.tokens.shape[-1]).repeat(levels, 1)
 
 
 def train_heads(

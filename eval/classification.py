@@ -124,9 +124,7 @@ def evaluate_encoder(
         for part, clips in (("training", data.train), ("test", data.test))
     )  # fmt: skip
     device = encoder.mean.device
-    features = Features(
-        train.step_means().to(device), test.step_means().to(device), (train, test), encoder.config.heads
-    )
+    features = Features(train.step_means().to(device), test.step_means().to(device), (train, test))
     return _probe_all(name, encoder.checkpoint_hash, features, data, chosen, probes, view, config, seed, out)
 
 

@@ -84,7 +84,9 @@ class Task:
     """Origin per training row."""
 
 
-def open_evaluation_data(path: str | Path, *, seed: int = 0, limit: int | None = None) -> EvaluationData:
+def open_evaluation_data(
+    path: str | Path, *, seed: int = 0, labelled: int | None = None, limit: int | None = None
+) -> EvaluationData:
     """Labelled clips of a folder of shards or videos.
 
     Without a test split, a fifth of the clips is held out by origin, and the log says so.
@@ -92,6 +94,7 @@ def open_evaluation_data(path: str | Path, *, seed: int = 0, limit: int | None =
     Args:
         path: data set, as `jepa.data.source.open_source` takes it.
         seed: seed of the held-out part and of the clips that `limit` keeps.
+        labelled: at most so many training clips, chosen at random: how few labels will do.
         limit: at most so many clips of each part, chosen at random.
 
     Raises:
@@ -104,6 +107,7 @@ def open_evaluation_data(path: str | Path, *, seed: int = 0, limit: int | None =
         parts = _hold_out_test(open_source(path, "train"), path, seed)
     named = zip(parts, ("train", "test"), strict=True)
     first, second = (_limited(part, limit, seed, name) for part, name in named)
+    first = _limited(first, labelled, seed, "labelled")
     return EvaluationData(name=str(path), train=first, test=second)
 
 

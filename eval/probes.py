@@ -65,8 +65,6 @@ class Features:
     """float32 (clips, features) each."""
     tokens: tuple[TokenTable, TokenTable] | None = None
     """Of the training and the test part."""
-    heads: int = 1
-    """Attention heads of the encoder."""
 
     @cached_property
     def standardised(self) -> tuple[Tensor, Tensor]:
@@ -140,7 +138,7 @@ def _attentive(features: Features, task: Task, config: ProbesConfig, seed: int) 
     fit, validation = _part(task, config, seed)
     probe = train_attentive(
         train, task.train_rows, task.train_targets, task.learnable, fit, validation, config.attentive,
-        heads=features.heads, seed=seed, device=device,
+        seed=seed, device=device,
     )  # fmt: skip
     settings = {
         "learning_rate": probe.setting.learning_rate,

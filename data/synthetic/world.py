@@ -4,10 +4,10 @@
 bit for bit. Motion comes from one stream of random numbers, looks, sizes, background and camera from
 others, so appearance carries no information about motion and position alone does not tell the class.
 
-`easy` is what a small encoder learns in minutes on two cores: one body (two in `collide` and `cross`) in
-strong contrast on a soft, nearly grey ground, the camera almost still. `hard` adds bodies that do not
-take part (resting or drifting slowly), strong textures, a camera that pans and shakes, and bodies that
-are darker than the ground as often as brighter.
+Half of the clips show light bodies on a dim ground, the other half dark bodies on a light one, so no sum of pixels
+tells where a body is. `easy` is what a small encoder learns in minutes on two cores: one body (two in `collide`
+and `cross`) in strong contrast on a soft, nearly grey ground, the camera almost still. `hard` adds bodies that do
+not take part (resting or drifting slowly), strong colours and textures, and a camera that pans and shakes.
 
 `occlude` needs a pillar, so one clip in three of every other motion has one too, behind the bodies.
 """
@@ -27,6 +27,24 @@ from jepa.rng import generator
 __all__ = ["COLOURS", "MOTIONS", "SHAPES", "TEXTURES", "SyntheticClip", "WorldConfig", "make_clip", "motion_of"]
 
 _MOST_BODIES = 4
+
+
+@dataclass(frozen=True)
+class _Tones:
+    """Ranges of brightness, 0 to 1."""
+
+    ground: tuple[float, float]
+    body: tuple[float, float]
+    pillar: tuple[float, float]
+
+
+_TONES = {
+    # (world, dark bodies)
+    ("easy", False): _Tones(ground=(0.15, 0.3), body=(0.85, 1.0), pillar=(0.3, 0.38)),
+    ("easy", True): _Tones(ground=(0.62, 0.75), body=(0.1, 0.25), pillar=(0.55, 0.62)),
+    ("hard", False): _Tones(ground=(0.15, 0.4), body=(0.85, 1.0), pillar=(0.58, 0.66)),
+    ("hard", True): _Tones(ground=(0.62, 0.75), body=(0.35, 0.5), pillar=(0.45, 0.52)),
+}
 
 
 @dataclass(frozen=True)
@@ -80,19 +98,19 @@ def make_clip(config: WorldConfig, seed: int, index: int, split: Split) -> Synth
 
     hard = config.world == "hard"
     motion = motion_of(seed, index, split)
-    dark = hard and stream("polarity").random() < 0.5
+    tones = _TONES[config.world, bool(stream("polarity").random() < 0.5)]
     count = movers(motion)
     others = int(stream("others").integers(0, _MOST_BODIES - count + 1)) if hard else 0
     bodies = count + others
-    looks = [_draw_look(stream(f"look {n}"), split, hard, dark, crowded=bodies > 1) for n in range(bodies)]
+    looks = [_draw_look(stream(f"look {n}"), split, hard, tones, crowded=bodies > 1) for n in range(bodies)]
     path = simulate(motion, tuple(look.radius for look in looks[:count]), config.frames, stream("scene"))
     path = _add_others(path, others, stream("drift"))
     camera = _draw_camera(config.frames, hard, stream("camera"))
     centres = path.centres + camera[:, None]
     turns = stream("orientation").uniform(0.0, 2.0 * np.pi, bodies)
     layers = [Layer(look, centres[:, n], path.angles[:, n] + turns[n], instance=n + 1) for n, look in enumerate(looks)]
-    background = _draw_background(config.size, hard, dark, stream("background"))
-    pillar = _draw_pillar(path.pillar, camera, hard, dark, stream("pillar"))
+    background = _draw_background(config.size, hard, tones, stream("background"))
+    pillar = _draw_pillar(path.pillar, camera, tones, stream("pillar"))
     frames, instances = render(background, camera, layers[::-1], pillar, config.size)
     main = looks[0]
     labels: dict[str, str | int | float] = {
@@ -105,7 +123,7 @@ def make_clip(config: WorldConfig, seed: int, index: int, split: Split) -> Synth
     return SyntheticClip(frames, labels, (centres * config.size).astype(np.float32), instances)
 
 
-def _draw_look(rng: np.random.Generator, split: Split, hard: bool, dark: bool, *, crowded: bool) -> Look:
+def _draw_look(rng: np.random.Generator, split: Split, hard: bool, tones: _Tones, *, crowded: bool) -> Look:
     """Random appearance of one body; bodies that share the image are smaller."""
     family = int(rng.integers(len(COLOURS)))
     return Look(
@@ -115,7 +133,7 @@ def _draw_look(rng: np.random.Generator, split: Split, hard: bool, dark: bool, *
         split=split,
         hue=draw_hue(family, split, rng),
         saturation=float(rng.uniform(0.75, 1.0) if hard else rng.uniform(0.25, 0.55)),
-        value=float(rng.uniform(0.35, 0.5) if dark else rng.uniform(0.85, 1.0)),
+        value=float(rng.uniform(*tones.body)),
         depth=float(rng.uniform(0.5, 0.7) if hard else rng.uniform(0.2, 0.35)),
         grain=float(rng.uniform(0.0, 2.0 * np.pi)),
         radius=float(rng.uniform(0.1, 0.13) if crowded else rng.uniform(0.12, 0.17)),
@@ -144,10 +162,10 @@ def _draw_camera(frames: int, hard: bool, rng: np.random.Generator) -> np.ndarra
     return np.asarray(pan + shake)
 
 
-def _draw_background(size: int, hard: bool, dark: bool, rng: np.random.Generator) -> np.ndarray:
+def _draw_background(size: int, hard: bool, tones: _Tones, rng: np.random.Generator) -> np.ndarray:
     """float32 (G, G, 3), 0 to 1: smooth noise of two scales about a grey, slightly tinted."""
     side = size + 2 * round(MARGIN * size)
-    base = rng.uniform(0.62, 0.75) if dark else rng.uniform(0.15, 0.4) if hard else rng.uniform(0.15, 0.3)
+    base = rng.uniform(*tones.ground)
     strength = 0.13 if hard else 0.02
     ground = np.full((side, side, 3), base, np.float32)
     for cells in (5, 14) if hard else (4, 9):
@@ -156,11 +174,11 @@ def _draw_background(size: int, hard: bool, dark: bool, rng: np.random.Generator
     return ground
 
 
-def _draw_pillar(x: float | None, camera: np.ndarray, hard: bool, dark: bool, rng: np.random.Generator) -> Pillar | None:
+def _draw_pillar(x: float | None, camera: np.ndarray, tones: _Tones, rng: np.random.Generator) -> Pillar | None:
     """The pillar of `occlude`; in one clip out of three of the other motions, one that hides nothing."""
     present, place = rng.random() < 1.0 / 3.0, rng.uniform(0.38, 0.62)
     width = float(rng.uniform(0.24, 0.34))
-    grey = float(rng.uniform(0.45, 0.52) if dark else rng.uniform(0.58, 0.66) if hard else rng.uniform(0.3, 0.38))
+    grey = float(rng.uniform(*tones.pillar))
     if x is None and not present:
         return None
     return Pillar(camera[:, 0] + (place if x is None else x), width, grey, front=x is not None)

@@ -9,7 +9,9 @@ States are read with `weights_only=True`: a checkpoint is data, and no code in i
 """
 
 import contextlib
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from pickle import UnpicklingError
@@ -44,6 +46,20 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if reason is None or not isinstance(error, Exception):
             raise
         raise ConfigError(f"cannot write {path}: {reason}; free space or choose another place") from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder and check that files can be made in it: sooner said now than after an hour of work.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write to the folder {folder}: {_disk_error(error)}; choose another place") from error
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -82,7 +98,8 @@ def _disk_error(error: BaseException) -> str | None:
     chain: BaseException | None = error
     while chain is not None:
         if isinstance(chain, OSError):
-            return chain.strerror or str(chain)
+            in_the_way = chain.errno in (errno.EEXIST, errno.ENOTDIR)
+            return "part of the path is a file" if in_the_way else chain.strerror or str(chain)
         chain = chain.__cause__ or chain.__context__
     # torch's zip writer reports a failed write without the OSError ("unexpected pos ...").
     if isinstance(error, RuntimeError) and ("PytorchStreamWriter" in str(error) or "unexpected pos" in str(error)):

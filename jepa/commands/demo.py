@@ -67,6 +67,8 @@ class _Stage:
 class _Preset:
     world: Literal["easy", "hard"]
     clips: int
+    labelled: int
+    """Training clips whose labels the probes see."""
     stages: tuple[_Stage, ...]
 
 
@@ -74,7 +76,8 @@ _RECONSTRUCTION = "stages/reconstruction"
 _PRESETS = {
     "quick": _Preset(
         "easy",
-        6000,
+        7500,
+        1000,
         (
             _Stage("reconstruction", "demo-reconstruction", _RECONSTRUCTION),
             _Stage("pretrained", "demo", ".", init=_RECONSTRUCTION),
@@ -83,6 +86,7 @@ _PRESETS = {
     "full": _Preset(
         "hard",
         24000,
+        1000,
         (
             _Stage("reconstruction", "full-reconstruction", _RECONSTRUCTION),
             _Stage("scratch", "full", "stages/scratch"),
@@ -105,7 +109,9 @@ def run(config: Config) -> int:
     generate(WorldConfig(world=preset.world), data, clips=config.clips or preset.clips, seed=config.seed, workers=2)
     for stage in preset.stages:
         _train(stage, config, data)
-    results = list(_probe(preset.stages, open_evaluation_data(data, seed=config.seed), config))
+    results = list(
+        _probe(preset.stages, open_evaluation_data(data, seed=config.seed, labelled=preset.labelled), config)
+    )
     page = write_report([config.out]).page
     log.info("demo finished in %.1f minutes", (time.monotonic() - started) / 60)
     if config.json:

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from jepa.checkpoints.io import require_writable
 from jepa.checkpoints.load import FrozenEncoder, load_encoder, random_encoder
 from jepa.data.stream import LoaderConfig
 from jepa.errors import ConfigError
@@ -48,6 +49,8 @@ class Config:
     """What to compare with: the same architecture with random weights, raw pixels, or none."""
     name: str = "pretrained"
     """What the encoder is called in the results."""
+    labelled: int | None = None
+    """Train the probes on at most so many clips of the training split, chosen at random; none for all."""
     limit: int | None = None
     """Use at most so many clips of each split, chosen at random."""
     validation: float = 0.2
@@ -76,8 +79,9 @@ class Config:
     def __post_init__(self) -> None:
         if not self.probes:
             raise ConfigError("no probes named; choose from linear, attentive, knn")
-        if self.limit is not None and self.limit < 2:
-            raise ConfigError(f"limit is {self.limit}, expected at least 2 clips")
+        for name, count in (("labelled", self.labelled), ("limit", self.limit)):
+            if count is not None and count < 2:
+                raise ConfigError(f"{name} is {count}, expected at least 2 clips")
         if "none" in self.baselines and len(self.baselines) > 1:
             raise ConfigError(f"baselines are {', '.join(self.baselines)}: name either none or some")
 
@@ -90,7 +94,7 @@ def run(config: Config) -> int:
         ConfigError: the device is not there, or the results cannot be written.
     """
     encoder = load_encoder(config.encoder).to(_device(config.device))
-    data = open_evaluation_data(config.data, seed=config.seed, limit=config.limit)
+    data = open_evaluation_data(config.data, seed=config.seed, labelled=config.labelled, limit=config.limit)
     results = _evaluate(encoder, data, config)
     print(as_json(results) if config.json else table(results))
     log.info("results are in %s", config.out / RESULTS)
@@ -100,6 +104,7 @@ def run(config: Config) -> int:
 def _evaluate(encoder: FrozenEncoder, data: EvaluationData, config: Config) -> list[Result]:
     settings = _settings(config)
     tasks = [task.name for task in choose_tasks(data, config.tasks)]
+    require_writable(config.out)
     encoders = [(config.name, encoder)]
     if "random" in config.baselines:
         # The same clips and normalisation: only the weights differ.

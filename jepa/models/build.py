@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from jepa.models.blocks import Init
 from jepa.models.encoder import Encoder, EncoderConfig
 from jepa.models.jepa import JEPA
 from jepa.models.predictor import Predictor, PredictorConfig
@@ -25,6 +26,8 @@ class ModelConfig:
     """Factor on sine-cosine positions."""
     rope: Literal["interleaved", "tiled"] = "interleaved"
     """Pairing of the rotary frequencies."""
+    init: Init = "fixed"
+    """Initial weights: `fixed` std 0.02 as published, or std by `fan_in`, for narrow networks."""
     drop_path: float = 0.0
     """Stochastic depth rate of the encoder's last block."""
     layer_scale: float | None = None
@@ -54,6 +57,7 @@ def encoder_config(config: ModelConfig, *, frames: int, size: int) -> EncoderCon
         positions=config.positions,
         position_scale=config.position_scale,
         rope=config.rope,
+        init=config.init,
         drop_path=config.drop_path,
         layer_scale=config.layer_scale,
     )
@@ -68,6 +72,7 @@ def predictor_config(config: ModelConfig) -> PredictorConfig:
         depth=config.predictor_depth or row.depth,
         heads=config.predictor_heads or row.heads,
         mask_tokens=config.mask_tokens,
+        init=config.init,
     )
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import initialise, make_blocks, rescale
+from jepa.models.blocks import Init, initialise, make_blocks, rescale
 from jepa.models.patch_embed import PatchEmbed
 from jepa.models.place import Places
 from jepa.tokens import TokenGrid
@@ -47,6 +47,8 @@ class EncoderConfig:
     """Factor on sine-cosine positions."""
     rope: Literal["interleaved", "tiled"] = "interleaved"
     """Pairing of the rotary frequencies; `tiled` reads released V-JEPA 2 weights."""
+    init: Init = "fixed"
+    """Initial weights: `fixed` std 0.02 as published, or std by `fan_in`, for narrow networks."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last block."""
     layer_scale: float | None = None
@@ -69,7 +71,7 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.places = Places(config.width, config.heads, config.positions, config.rope, config.position_scale)
-        initialise(self)
+        initialise(self, config.init)
         rescale(self.blocks)
 
     def grid_of(self, clips: Float[Tensor, "B C T H W"]) -> TokenGrid:

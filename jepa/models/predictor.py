@@ -15,7 +15,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import initialise, make_blocks, rescale
+from jepa.models.blocks import Init, initialise, make_blocks, rescale
 from jepa.models.place import Places
 from jepa.tokens import Mask, TokenGrid
 
@@ -34,6 +34,8 @@ class PredictorConfig:
     """Hidden width of the MLP over the width."""
     mask_tokens: int = 2
     """Learned mask tokens, one per mask configuration."""
+    init: Init = "fixed"
+    """Initial weights: `fixed` std 0.02 as published, or std by `fan_in`, for narrow networks."""
     zero_mask_tokens: bool = True
     """Start mask tokens at zero (V-JEPA); else at a truncated normal of std 0.02 (I-JEPA)."""
 
@@ -64,7 +66,7 @@ class Predictor(nn.Module):
         self.predictor_norm = nn.LayerNorm(config.width, eps=1e-6)
         self.predictor_proj = nn.Linear(config.width, target_width)
         self.places = Places(config.width, config.heads, positions, rope, position_scale)
-        initialise(self)
+        initialise(self, config.init)
         rescale(self.predictor_blocks)
         if not config.zero_mask_tokens:
             for token in self.mask_tokens:

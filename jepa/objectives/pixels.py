@@ -16,7 +16,7 @@ from jepa.objectives.losses import mean, power_error
 from jepa.tokens import gather, tubelets
 from jepa.types import ClipBatch, StepOutput
 
-PixelNorm = Literal["patch", "clip", "motion"]
+PixelNorm = Literal["patch", "clip"]
 
 
 class PixelPrediction:
@@ -29,9 +29,8 @@ class PixelPrediction:
 
     def targets(self, clips_BCTHW: Tensor) -> Tensor:
         """Normalised pixels of every token, (B, N, P)."""
-        if self.norm != "patch":
-            still = (2, 3, 4) if self.norm == "clip" else (2,)
-            centred = clips_BCTHW - clips_BCTHW.mean(dim=still, keepdim=True)
+        if self.norm == "clip":
+            centred = clips_BCTHW - clips_BCTHW.mean(dim=(2, 3, 4), keepdim=True)
             deviation = centred.pow(2).mean(dim=(1, 2, 3, 4), keepdim=True).sqrt()
             return tubelets(centred / (deviation + 1e-3), tubelet=self.tubelet, patch=self.patch)
         pixels_BNP = tubelets(clips_BCTHW, tubelet=self.tubelet, patch=self.patch)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepa.checkpoints.io import atomic_write, load_state, save_state
+from jepa.checkpoints.io import atomic_write, load_state, require_writable, save_state
 from jepa.errors import ConfigError, DataError
 
 
@@ -71,6 +71,17 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_state(
             save_state(state(2.0), path)
     assert torch.equal(load_state(path)["weights"], torch.ones(3, 4))
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_folder_is_tried_before_it_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in ("file", "file/run"):
+        with pytest.raises(ConfigError, match=r"cannot write to the folder .*: part of the path is a file"):
+            require_writable(tmp_path / wrong)
+    with pytest.raises(ConfigError, match=r"run/last\.ckpt: part of the path is a file"):
+        save_state(state(1.0), tmp_path / "file" / "run" / "last.ckpt")
+    require_writable(tmp_path / "new" / "run")
+    assert list((tmp_path / "new" / "run").iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

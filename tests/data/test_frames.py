@@ -83,6 +83,13 @@ def test_over_budget_decodes_on_demand_and_says_so(
     ]
 
 
+def test_no_copy_where_none_is_asked_for(source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "jepa"):
+        assert not Frames(source, short_side=32, budget_gb=0, cache=tmp_path).cached
+    assert caplog.messages == []
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "magic", "table"])
 def test_a_damaged_copy_is_made_again_with_a_warning(
     source: Source, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str

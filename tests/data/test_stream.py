@@ -1,6 +1,7 @@
 import itertools
 import logging
 import re
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -130,11 +131,22 @@ def test_settings_that_cannot_work(source: Source, config: LoaderConfig) -> None
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_in_a_worker_arrives_as_one_line(source: Source, config: LoaderConfig, workers: int) -> None:
-    loader = batches(source, replace(config, workers=workers), window=WindowConfig(frames=30, stride=2))
+def test_an_error_in_a_worker_arrives_as_one_line(
+    video_folder: Path, config: LoaderConfig, tmp_path: Path, workers: int
+) -> None:
+    copies = [Path(shutil.copy(video_folder / f"clip-0{number}.mp4", tmp_path)) for number in range(4)]
+    loader = batches(open_source(tmp_path), replace(config, workers=workers, cache_gb=0))
+    for copy in copies:
+        copy.write_bytes(copy.read_bytes()[:-9])
     with pytest.raises(DataError) as caught:
         list(loader)
-    assert re.fullmatch(r"video clip-\d\d(\.mp4)? has \d+ frames, a clip of 30 frames [^\n]*", str(caught.value))
+    assert re.fullmatch(r"[^\n]*/clip-0\d\.mp4 changed while it was in use: \d+ bytes before", str(caught.value))
+
+
+def test_short_videos_are_refused_before_the_first_batch(source: Source, config: LoaderConfig) -> None:
+    with pytest.raises(DataError, match=r"^2 of 12 videos give no clip; the first: video clip-00\.mp4 has 8 frames"):
+        batches(source, config, window=WindowConfig(frames=10, stride=1))
+    assert len(batches(source, config, window=WindowConfig(frames=10, stride=1, short="repeat")))
 
 
 def refuse(number: int) -> int:

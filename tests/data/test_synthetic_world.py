@@ -138,7 +138,7 @@ def test_masks_and_positions_agree_with_the_pixels() -> None:
             assert abs(rows[mask].mean() - y) < 0.5
             inside = clip.frames[frame][mask].astype(int)
             outside = clip.frames[frame][clip.instances[frame] == 0].astype(int)
-            assert np.ptp(inside, axis=1).mean() > 60  # bodies are colourful
+            assert abs(inside.max(axis=1).mean() - outside.max(axis=1).mean()) > 70  # bodies stand out
             assert np.ptp(outside, axis=1).mean() < 45  # the ground is nearly grey
             checked += 1
     assert checked > 15
@@ -171,7 +171,7 @@ def test_easy_is_one_body_on_a_still_ground_and_hard_is_not() -> None:
     assert ground(hard, "texture") > 1.5 * ground(easy, "texture")
 
 
-def test_polarity_is_random_in_hard_only() -> None:
+def test_bodies_are_lighter_or_darker_than_the_ground_alike() -> None:
     def brighter(config: WorldConfig) -> float:
         signs = []
         for index in range(40):
@@ -181,7 +181,7 @@ def test_polarity_is_random_in_hard_only() -> None:
                 signs.append(frame[ids == 1].mean() > frame[ids == 0].mean())
         return float(np.mean(signs))
 
-    assert brighter(EASY) == 1.0
+    assert 0.2 < brighter(EASY) < 0.8
     assert 0.2 < brighter(HARD) < 0.8
 
 

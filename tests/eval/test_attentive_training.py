@@ -30,11 +30,27 @@ def test_a_needle_is_found_and_the_hopeless_setting_is_not_chosen() -> None:
     )
     rows = torch.arange(240)
     probe = train_attentive(
-        train, rows, targets, 3, list(range(192)), list(range(192, 240)), config, heads=2, seed=0, device=CPU
+        train, rows, targets, 3, list(range(192)), list(range(192, 240)), config, seed=0, device=CPU
     )
     assert probe.setting == Setting(1e-2, 0.01)
     assert probe.validation is not None
     assert float((probe.predict(test, torch.arange(90), CPU) == truth).float().mean()) > 0.9
+
+
+def test_only_positions_tell_the_place_of_a_token() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(240) % 2
+    tokens = 0.1 * torch.randn(240, 8, 12, generator=generator)
+    tokens[torch.arange(240), targets * 7, 0] += 4.0  # the same vector, at the first or at the last token
+    table, rows = TokenTable(tokens, TokenGrid(2, 2, 2)), torch.arange(240)
+
+    def accuracy(positions: bool) -> float:
+        config = AttentiveConfig(learning_rates=(1e-2,), weight_decays=(0.01,), epochs=20, positions=positions)
+        probe = train_attentive(table, rows, targets, 2, list(range(240)), [], config, seed=0, device=CPU)
+        return float((probe.predict(table, rows, CPU) == targets).float().mean())
+
+    assert accuracy(True) > 0.95
+    assert accuracy(False) < 0.8
 
 
 def test_the_same_seed_gives_the_same_head() -> None:
@@ -42,9 +58,7 @@ def test_the_same_seed_gives_the_same_head() -> None:
     config = AttentiveConfig(learning_rates=(1e-2,), weight_decays=(0.1,), epochs=1, batch_size=16, least_steps=1)
 
     def weights(seed: int) -> torch.Tensor:
-        probe = train_attentive(
-            table, torch.arange(48), targets, 3, list(range(48)), [], config, heads=3, seed=seed, device=CPU
-        )
+        probe = train_attentive(table, torch.arange(48), targets, 3, list(range(48)), [], config, seed=seed, device=CPU)
         return probe.head.linear.weight
 
     state = torch.get_rng_state()
@@ -60,7 +74,7 @@ def test_heads_in_a_bank_train_as_they_would_alone() -> None:
     heads = [AttentiveClassifier(12, 3, 3).double() for _ in range(3)]
     alone = AttentiveClassifier(12, 3, 3).double()
     alone.load_state_dict(heads[1].state_dict())
-    wide = Tokens(TokenTable(table.tokens.double(), table.grid), torch.arange(48), None, CPU)
+    wide = Tokens(TokenTable(table.tokens.double(), table.grid), torch.arange(48), None, None, CPU)
     settings = [Setting(1e-2, 0.0), Setting(3e-3, 0.4), Setting(1e-3, 0.1)]
     train_heads(heads, settings, wide, targets, config, seed=0)
     train_heads([alone], [settings[1]], wide, targets, config, seed=0)
@@ -74,4 +88,4 @@ def test_divergence_is_said() -> None:
     table.tokens[3] = float("inf")
     config = AttentiveConfig(learning_rates=(1e-2,), weight_decays=(0.1,), epochs=1, batch_size=16, least_steps=1)
     with pytest.raises(DivergedError, match=r"learning rate 0\.01"):
-        train_attentive(table, torch.arange(48), targets, 3, list(range(48)), [], config, heads=3, seed=0, device=CPU)
+        train_attentive(table, torch.arange(48), targets, 3, list(range(48)), [], config, seed=0, device=CPU)
