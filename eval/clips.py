@@ -140,20 +140,21 @@ def choose_tasks(data: EvaluationData, wanted: Sequence[str]) -> list[Task]:
     names = data.label_names
     if usual := [name for name in DEFAULT_TASKS if name in names]:
         return [make_task(data, name) for name in usual]
-    tasks = []
+    tasks, reason = [], "put the videos into one folder per class, or pack a list with labels"
     for name in names:
         try:
             task = make_task(data, name)
         except DataError as error:
-            log.info("skipping a label: %s", error)
+            reason = str(error)
+            log.info("skipping a label: %s", reason)
             continue
         # A label with about as many values as clips is a number or a name, not a class.
         if 2 * task.learnable <= len(task.train_rows):
             tasks.append(task)
+        else:
+            reason = f"label '{name}' has {task.learnable} values in {len(task.train_rows)} training clips: add clips"
     if not tasks:
-        raise DataError(
-            f"{data.name} has no labels to probe; put the videos into one folder per class, or pack a list with labels"
-        )
+        raise DataError(f"{data.name} has no labels to probe; {reason}")
     return tasks
 
 
