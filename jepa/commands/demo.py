@@ -76,7 +76,7 @@ _RECONSTRUCTION = "stages/reconstruction"
 _PRESETS = {
     "quick": _Preset(
         "easy",
-        7500,
+        6000,
         1000,
         (
             _Stage("reconstruction", "demo-reconstruction", _RECONSTRUCTION),
