@@ -119,6 +119,12 @@ def load(kind: type[T], *paths: Path) -> T:
     return resolve(kind, [read_layer(kind, path) for path in paths]).build()
 
 
+def load_named(kind: type[T], verb: str, name: str, given: Mapping[str, Any], origin: str) -> T:
+    """A shipped configuration (or file) of a verb, with `given` dotted keys laid over it by `origin`."""
+    shown, path = find_config(verb, name)
+    return resolve(kind, [read_layer(kind, path, shown), make_layer(kind, given, origin)]).build()
+
+
 def shipped_configs() -> dict[str, Path]:
     """The YAML files inside the package by name, e.g. `pretrain/demo`."""
     return {path.relative_to(SHIPPED).with_suffix("").as_posix(): path for path in sorted(SHIPPED.rglob("*.yaml"))}

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Literal
 
 from jepa.checkpoints.load import load_encoder, random_encoder, shipped
-from jepa.config import find_config, make_layer, read_layer, resolve
+from jepa.config import load_named
 from jepa.data.stream import LoaderConfig
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
+from jepa.errors import InterruptedRun
 from jepa.eval.classification import EvaluationConfig, evaluate_encoder, evaluate_pixels
 from jepa.eval.clips import EvaluationData, open_evaluation_data
 from jepa.eval.results import Result, table
@@ -52,7 +53,9 @@ class Config:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
+    """One pretraining run of the demo."""
+
     encoder: str
     """Its name in the results."""
     config: str
@@ -64,33 +67,35 @@ class _Stage:
 
 
 @dataclass(frozen=True)
-class _Preset:
+class Preset:
+    """What the demo does."""
+
     world: Literal["easy", "hard"]
     clips: int
     labelled: int
     """Training clips whose labels the probes see."""
-    stages: tuple[_Stage, ...]
+    stages: tuple[Stage, ...]
 
 
 _RECONSTRUCTION = "stages/reconstruction"
-_PRESETS = {
-    "quick": _Preset(
+PRESETS = {
+    "quick": Preset(
         "easy",
         6000,
         1000,
         (
-            _Stage("reconstruction", "demo-reconstruction", _RECONSTRUCTION),
-            _Stage("pretrained", "demo", ".", init=_RECONSTRUCTION),
+            Stage("reconstruction", "demo-reconstruction", _RECONSTRUCTION),
+            Stage("pretrained", "demo", ".", init=_RECONSTRUCTION),
         ),
     ),
-    "full": _Preset(
+    "full": Preset(
         "hard",
         24000,
         1000,
         (
-            _Stage("reconstruction", "full-reconstruction", _RECONSTRUCTION),
-            _Stage("scratch", "full", "stages/scratch"),
-            _Stage("pretrained", "full", ".", init=_RECONSTRUCTION),
+            Stage("reconstruction", "full-reconstruction", _RECONSTRUCTION),
+            Stage("scratch", "full", "stages/scratch"),
+            Stage("pretrained", "full", ".", init=_RECONSTRUCTION),
         ),
     ),
 }
@@ -104,11 +109,14 @@ def run(config: Config) -> int:
         ConfigError: the folder holds another run, or cannot be written.
         InterruptedRun: stopped by a signal; the same command continues.
     """
-    started, preset = time.monotonic(), _PRESETS[config.preset]
+    started, preset = time.monotonic(), PRESETS[config.preset]
     data = config.out / "data"
     generate(WorldConfig(world=preset.world), data, clips=config.clips or preset.clips, seed=config.seed, workers=2)
     for stage in preset.stages:
-        _train(stage, config, data)
+        try:
+            _train(stage, config, data)
+        except InterruptedRun as stop:
+            raise InterruptedRun("stopped, state saved; the same command continues", stop.exit_code) from stop
     results = list(
         _probe(preset.stages, open_evaluation_data(data, seed=config.seed, labelled=preset.labelled), config)
     )
@@ -121,11 +129,10 @@ def run(config: Config) -> int:
     return 0
 
 
-def _train(stage: _Stage, config: Config, data: Path) -> None:
+def _train(stage: Stage, config: Config, data: Path) -> None:
     from jepa.training.trainer import pretrain  # imports lightning, which `--help` need not wait for
 
     log.info("stage %s: %s", stage.encoder, stage.config)
-    name, path = find_config("pretrain", stage.config)
     given = {
         "data": data,
         "out": config.out / stage.folder,
@@ -135,14 +142,10 @@ def _train(stage: _Stage, config: Config, data: Path) -> None:
         "init": None if stage.init is None else str(config.out / stage.init),
         "loader.cache": config.out / "cache",
     }
-    pretrain(
-        resolve(
-            PretrainConfig, [read_layer(PretrainConfig, path, name), make_layer(PretrainConfig, given, "jepa demo")]
-        ).build()
-    )
+    pretrain(load_named(PretrainConfig, "pretrain", stage.config, given, "jepa demo"))
 
 
-def _probe(stages: Sequence[_Stage], data: EvaluationData, config: Config) -> Iterator[Result]:
+def _probe(stages: Sequence[Stage], data: EvaluationData, config: Config) -> Iterator[Result]:
     """Results of the stages, of shipped encoders, and of what they must beat."""
     settings = EvaluationConfig(loader=LoaderConfig(workers=0, cache=config.out / "cache"))
     trained = [(stage.encoder, load_encoder(config.out / stage.folder)) for stage in reversed(stages)]
