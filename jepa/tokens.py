@@ -70,6 +70,11 @@ def gather(tokens: Float[Tensor, "B N D"], ids: Int[Tensor, "B K"]) -> Float[Ten
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
+def tubelet_pixels(channels: int, *, tubelet: int, patch: int) -> int:
+    """P, the number of values in a tubelet."""
+    return channels * tubelet * patch * patch
+
+
 def tubelets(clips: Float[Tensor, "B C T H W"], *, tubelet: int, patch: int) -> Float[Tensor, "B N P"]:
     """Pixels of each token, flattened to P = C * tubelet * patch * patch values.
 

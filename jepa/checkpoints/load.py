@@ -112,6 +112,8 @@ class LoadReport:
 
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
+    digest: str
+    """Of the weights file."""
 
 
 def load_weights(jepa: JEPA, path: str | Path, *, teacher_only: bool = False) -> LoadReport:
@@ -143,11 +145,24 @@ def load_weights(jepa: JEPA, path: str | Path, *, teacher_only: bool = False) ->
         jepa.predictor.load_state_dict(fitting, strict=False)
         loaded += [f"encoder.{name}" for name in jepa.encoder.state_dict()]
         loaded += [f"predictor.{name}" for name in fitting]
-    return LoadReport(tuple(loaded), tuple(sorted(set(jepa.state_dict()) - set(loaded))))
+    return LoadReport(tuple(loaded), tuple(sorted(set(jepa.state_dict()) - set(loaded))), model.digest())
+
+
+def weights_digest(path: str | Path) -> str | None:
+    """Digest of the weights that `load_weights` would take from `path`; none if there are none (any more)."""
+    try:
+        return open_folder(_resolve(path)).digest()
+    except DataError:
+        return None
+
+
+def is_shipped(path: str | Path) -> bool:
+    """Whether this names a shipped encoder; a file or folder of the same name comes first."""
+    return str(path) in shipped() and not Path(path).exists()
 
 
 def _resolve(path: str | Path) -> Path:
-    return _SHIPPED / str(path) if str(path) in shipped() and not Path(path).exists() else Path(path)
+    return _SHIPPED / str(path) if is_shipped(path) else Path(path)
 
 
 def _load_strictly(encoder: Encoder, model: SavedModel, prefix: str) -> None:

@@ -10,8 +10,8 @@ Every part continues where it was interrupted: the same command again finishes t
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +21,15 @@ from jepa.data.stream import LoaderConfig
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
 from jepa.errors import InterruptedRun
+from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.classification import EvaluationConfig, evaluate_encoder, evaluate_pixels
 from jepa.eval.clips import EvaluationData, open_evaluation_data
+from jepa.eval.probes import ProbesConfig
 from jepa.eval.results import Result, table
 from jepa.logs import get_logger
 from jepa.report.page import write_report
 from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import RunFolder, start_moved
 
 SUMMARY = "Run the whole pipeline on a synthetic world: data, pretraining, probes, page"
 EXAMPLE = "jepa demo --out runs/demo"
@@ -47,7 +50,8 @@ class Config:
     clips: int | None = None
     """Clips to simulate, training and test together; none for what the preset says."""
     max_steps: int | None = None
-    """End each stage after so many optimizer steps; for a quick look at the mechanics, not at the results."""
+    """End each stage after so many optimizer steps, and the training of an attentive probe after so many passes; for a
+    quick look at the mechanics, not at the results."""
     json: bool = False
     """Print the results as JSON."""
 
@@ -106,15 +110,19 @@ def run(config: Config) -> int:
     """Make the data, train the stages, probe them, write the page, print the table and the page's path.
 
     Raises:
-        ConfigError: the folder holds another run, or cannot be written.
+        ConfigError: the folder holds another run, one whose first stage was shorter than it now would be, or cannot be
+            written.
         InterruptedRun: stopped by a signal; the same command continues.
     """
     started, preset = time.monotonic(), PRESETS[config.preset]
     data = config.out / "data"
     generate(WorldConfig(world=preset.world), data, clips=config.clips or preset.clips, seed=config.seed, workers=2)
+    plans = {stage.folder: _plan(stage, config, data) for stage in preset.stages}
+    _require_unmoved(preset.stages, plans)
     for stage in preset.stages:
+        log.info("stage %s: %s", stage.encoder, stage.config)
         try:
-            _train(stage, config, data)
+            _train(plans[stage.folder])
         except InterruptedRun as stop:
             raise InterruptedRun("stopped, state saved; the same command continues", stop.exit_code) from stop
     results = list(
@@ -129,10 +137,7 @@ def run(config: Config) -> int:
     return 0
 
 
-def _train(stage: Stage, config: Config, data: Path) -> None:
-    from jepa.training.trainer import pretrain  # imports lightning, which `--help` need not wait for
-
-    log.info("stage %s: %s", stage.encoder, stage.config)
+def _plan(stage: Stage, config: Config, data: Path) -> PretrainConfig:
     given = {
         "data": data,
         "out": config.out / stage.folder,
@@ -142,12 +147,34 @@ def _train(stage: Stage, config: Config, data: Path) -> None:
         "init": None if stage.init is None else str(config.out / stage.init),
         "loader.cache": config.out / "cache",
     }
-    pretrain(load_named(PretrainConfig, "pretrain", stage.config, given, "jepa demo"))
+    return load_named(PretrainConfig, "pretrain", stage.config, given, "jepa demo")
+
+
+def _require_unmoved(stages: Sequence[Stage], plans: Mapping[str, PretrainConfig]) -> None:
+    """Refuse now what `pretrain` would refuse only after the first stage: to go on from weights that moved on."""
+    for stage in stages:
+        if stage.init is None or not RunFolder(plans[stage.folder].out).saved_step():
+            continue
+        done = RunFolder(plans[stage.init].out).model_step()
+        if done is not None and done < plans[stage.init].last_step:
+            raise start_moved(plans[stage.folder])
+
+
+def _train(plan: PretrainConfig) -> None:
+    from jepa.training.trainer import pretrain  # imports lightning, which `--help` need not wait for
+
+    pretrain(plan)
 
 
 def _probe(stages: Sequence[Stage], data: EvaluationData, config: Config) -> Iterator[Result]:
     """Results of the stages, of shipped encoders, and of what they must beat."""
-    settings = EvaluationConfig(loader=LoaderConfig(workers=0, cache=config.out / "cache"))
+    attentive = AttentiveConfig()
+    if config.max_steps is not None:
+        epochs = min(attentive.epochs, config.max_steps)
+        attentive = replace(attentive, epochs=epochs, least_steps=min(attentive.least_steps, config.max_steps))
+    settings = EvaluationConfig(
+        probes=ProbesConfig(attentive=attentive), loader=LoaderConfig(workers=0, cache=config.out / "cache")
+    )
     trained = [(stage.encoder, load_encoder(config.out / stage.folder)) for stage in reversed(stages)]
     final = trained[0][1]
     encoders = [

@@ -11,6 +11,7 @@ from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa.errors import ConfigError
 from jepa.models.rope import Rotation, rotate
 
 
@@ -60,6 +61,18 @@ def make_blocks(
     """A stack of blocks whose stochastic depth rate rises linearly from 0 to `drop_path`."""
     rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
     return nn.ModuleList(Block(width, heads, mlp_ratio, rate, layer_scale) for rate in rates)
+
+
+def require_shape(name: str, width: int, depth: int, heads: int) -> None:
+    """Raises ConfigError unless there is a block, the heads divide the width, and channels pair up for rotation."""
+    if depth < 1 or heads < 1 or width < 1:
+        raise ConfigError(f"{name} has width {width}, depth {depth} and {heads} heads, expected at least 1 of each")
+    if width % heads:
+        raise ConfigError(f"{name} width {width} is not divisible by {heads} heads")
+    if width // heads % 2:
+        raise ConfigError(
+            f"{name} heads are {width // heads} channels wide: width {width} / {heads} heads must be even"
+        )
 
 
 Init = Literal["fixed", "fan_in"]

@@ -68,9 +68,9 @@ def predictor_config(config: ModelConfig) -> PredictorConfig:
     row = SIZES[config.size].predictor
     return replace(
         row,
-        width=config.predictor_width or row.width,
-        depth=config.predictor_depth or row.depth,
-        heads=config.predictor_heads or row.heads,
+        width=row.width if config.predictor_width is None else config.predictor_width,
+        depth=row.depth if config.predictor_depth is None else config.predictor_depth,
+        heads=row.heads if config.predictor_heads is None else config.predictor_heads,
         mask_tokens=config.mask_tokens,
         init=config.init,
     )

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import Init, initialise, make_blocks, rescale
+from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
 from jepa.models.patch_embed import PatchEmbed
 from jepa.models.place import Places
 from jepa.tokens import TokenGrid
@@ -55,8 +55,7 @@ class EncoderConfig:
     """Initial value of LayerScale, none for no LayerScale."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ConfigError(f"encoder width {self.width} is not divisible by {self.heads} heads")
+        require_shape("encoder", self.width, self.depth, self.heads)
 
 
 class Encoder(nn.Module):

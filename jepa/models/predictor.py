@@ -11,11 +11,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import Init, initialise, make_blocks, rescale
+from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
 from jepa.models.place import Places
 from jepa.tokens import Mask, TokenGrid
 
@@ -36,12 +35,11 @@ class PredictorConfig:
     """Learned mask tokens, one per mask configuration."""
     init: Init = "fixed"
     """Initial weights: `fixed` std 0.02 as published, or std by `fan_in`, for narrow networks."""
-    zero_mask_tokens: bool = True
-    """Start mask tokens at zero (V-JEPA); else at a truncated normal of std 0.02 (I-JEPA)."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
-            raise ConfigError(f"predictor width {self.width} is not divisible by {self.heads} heads")
+        require_shape("predictor", self.width, self.depth, self.heads)
+        if self.mask_tokens < 1:
+            raise ConfigError(f"predictor has {self.mask_tokens} mask tokens, expected at least 1")
 
 
 class Predictor(nn.Module):
@@ -68,9 +66,6 @@ class Predictor(nn.Module):
         self.places = Places(config.width, config.heads, positions, rope, position_scale)
         initialise(self, config.init)
         rescale(self.predictor_blocks)
-        if not config.zero_mask_tokens:
-            for token in self.mask_tokens:
-                trunc_normal_(token, std=0.02)
 
     def forward(
         self, context: Float[Tensor, "B K D"], mask: Mask, grid: TokenGrid, number: int = 0

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from jepa.errors import ConfigError
 from jepa.models.encoder import EncoderConfig
 from jepa.models.jepa import JEPA
 from jepa.objectives.latent import LatentPrediction
 from jepa.objectives.pixels import PixelNorm, PixelPrediction
+from jepa.tokens import tubelet_pixels
 from jepa.types import ClipBatch, StepOutput
 
 
@@ -29,25 +31,31 @@ class ObjectiveConfig:
     target: Literal["ema", "frozen", "pixels"] = "ema"
     """`ema`: features of the EMA target encoder (V-JEPA). `frozen`: features of a teacher that does not change: the
     weights given by `--init`, while the trained encoder starts afresh. `pixels`: normalised pixels."""
-    exponent: float = 1.0
-    """p of the loss mean(|error|^p) / p: 1 is L1 (V-JEPA), 2 half the squared error."""
+    exponent: float | None = None
+    """p of the loss mean(|error|^p) / p; none for 1 (L1, V-JEPA) with features and 2 (VideoMAE) with pixels."""
     pixel_norm: PixelNorm = "patch"
     """With `pixels`: normalise each patch by itself (VideoMAE), or the whole clip."""
+
+    def __post_init__(self) -> None:
+        if self.exponent is not None and self.exponent <= 0:
+            raise ConfigError(f"objective.exponent is {self.exponent}, expected a number above 0")
 
 
 def build_objective(config: ObjectiveConfig, encoder: EncoderConfig) -> Objective:
     """The objective for clips of this encoder."""
     match config.target:
         case "pixels":
+            exponent = 2.0 if config.exponent is None else config.exponent
             return PixelPrediction(
-                tubelet=encoder.tubelet, patch=encoder.patch, norm=config.pixel_norm, exponent=config.exponent
+                tubelet=encoder.tubelet, patch=encoder.patch, norm=config.pixel_norm, exponent=exponent
             )
         case "ema" | "frozen":
-            return LatentPrediction(exponent=config.exponent, uses_ema=config.target == "ema")
+            exponent = 1.0 if config.exponent is None else config.exponent
+            return LatentPrediction(exponent=exponent, uses_ema=config.target == "ema")
 
 
 def target_width(config: ObjectiveConfig, encoder: EncoderConfig) -> int:
     """Values to predict per token: D, or the P pixels of a tubelet."""
     if config.target == "pixels":
-        return encoder.channels * encoder.tubelet * encoder.patch**2
+        return tubelet_pixels(encoder.channels, tubelet=encoder.tubelet, patch=encoder.patch)
     return encoder.width

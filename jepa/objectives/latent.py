@@ -16,7 +16,7 @@ from jepa.types import ClipBatch, StepOutput
 class LatentPrediction:
     """Predict the target encoder's tokens at masked positions from the visible ones."""
 
-    def __init__(self, *, exponent: float = 1.0, uses_ema: bool = True) -> None:
+    def __init__(self, *, exponent: float, uses_ema: bool) -> None:
         self.exponent = exponent
         self.uses_ema = uses_ema
 

@@ -24,7 +24,7 @@ class PixelPrediction:
 
     uses_ema = True
 
-    def __init__(self, *, tubelet: int, patch: int, norm: PixelNorm = "patch", exponent: float = 2.0) -> None:
+    def __init__(self, *, tubelet: int, patch: int, norm: PixelNorm, exponent: float) -> None:
         self.tubelet, self.patch, self.norm, self.exponent = tubelet, patch, norm, exponent
 
     def targets(self, clips_BCTHW: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.preemption import StopRequest
 from jepa.training.run_folder import RunFolder
+from jepa.types import StepOutput
 
 log = get_logger(__name__)
 
@@ -40,29 +41,33 @@ class AtomicCheckpointIO(CheckpointIO):
 class MetricsLog(Callback):
     """Rows for metrics.csv and TensorBoard.
 
-    The loss of a row is the mean since the last regular row. Its running sum is part of the checkpoint, so a resumed
-    run writes the same rows as one that was never stopped.
+    The loss of a row is the mean since the last regular row, and so is each of its terms if there are several
+    (`loss/NAME`). Their running sums are part of the checkpoint, so a resumed run writes the same rows as one that was
+    never stopped.
     """
 
     def __init__(self, file: MetricsFile) -> None:
         self.file = file
-        self._sum = torch.zeros(())
+        self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
         self._since = (0, math.nan)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": float(self._sum), "count": self._count}
+        return {"sums": {name: float(value) for name, value in self._sums.items()}, "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sum, self._count = torch.tensor(state_dict["sum"]), state_dict["count"]
+        self._sums = {name: torch.tensor(value) for name, value in state_dict["sums"].items()}
+        self._count = state_dict["count"]
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, Pretraining)
         assert module.output is not None
-        step, loss = trainer.global_step, module.output.loss
-        self._sum, self._count = self._sum.to(loss.device) + loss, self._count + 1
+        step, latest = trainer.global_step, _losses(module.output)
+        # The old sum moves to the device of the new value: after a resume it lies on the CPU.
+        self._sums = {name: self._sums.get(name, torch.zeros(())).to(now.device) + now for name, now in latest.items()}
+        self._count += 1
         if module.is_logged(step):
             row = self._row(module, step)
             self.file.append(row)
@@ -71,25 +76,34 @@ class MetricsLog(Callback):
         if math.isnan(self._since[1]) or module.is_logged(step):
             self._since = (step, time.perf_counter())  # starts after the first step: it waits for worker processes
         if step % module.config.run.log_every == 0:
-            self._sum, self._count = torch.zeros(()), 0
+            self._sums, self._count = {}, 0
 
     def _row(self, module: Pretraining, step: int) -> dict[str, float]:
         assert module.output is not None
         config, done = module.config, step - 1
         clips, seconds = (step - self._since[0]) * config.loader.batch_size, time.perf_counter() - self._since[1]
-        watched = module.output.diagnostics
+        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        watched = {name: float(value) for name, value in module.output.diagnostics.items()}
         return {
             "step": step,
             "position": step * config.loader.batch_size,
-            "loss": float(self._sum) / self._count,
+            "loss": means.pop("loss"),
             "lr": learning_rate(config.optim, done),
             "weight_decay": weight_decay(config.optim, done),
             "momentum": momentum(config.optim, done) if module.objective.uses_ema else 1.0,
             "grad_norm": module.grad_norm,
-            "feature_std": float(watched["feature_std"]),
-            "effective_rank": float(watched["effective_rank"]),
+            "feature_std": watched.pop("feature_std", math.nan),
+            "effective_rank": watched.pop("effective_rank", math.nan),
             "clips_per_second": clips / seconds,
+            **means,
+            **watched,
         }
+
+
+def _losses(output: StepOutput) -> dict[str, torch.Tensor]:
+    """The loss and, if it has several terms, each of them, by column."""
+    terms = output.terms if len(output.terms) > 1 else {}
+    return {"loss": output.loss} | {f"loss/{name}": term for name, term in terms.items()}
 
 
 class ShowProgress(Callback):

@@ -2,10 +2,14 @@
 
 A run that was killed has logged rows beyond its last checkpoint. On resume those rows are dropped before training
 goes on, because the steps they describe happen again: the file reads as if the run had never been interrupted.
+
+What the objective reports beyond the usual columns (terms of the loss, further diagnostics) gets columns of its own;
+the first row decides which, for the whole run.
 """
 
 import csv
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,8 +29,8 @@ COLUMNS = (
     "clips_per_second",
 )
 """Optimizer steps done; clips consumed; mean loss since the last row; the schedules' values at that step; norm of its
-gradient before clipping; standard deviation and effective rank of the target tokens; speed since the last row (nan
-if it could not be measured)."""
+gradient before clipping; standard deviation and effective rank of the target tokens (nan if the objective does not
+report them); speed since the last row (nan if it could not be measured)."""
 
 
 class MetricsFile:
@@ -34,6 +38,7 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._columns: tuple[str, ...] = ()
 
     def read(self) -> list[dict[str, float]]:
         """All whole rows; empty if there is no file."""
@@ -41,9 +46,11 @@ class MetricsFile:
             return []
         rows = []
         with self.path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+            table = csv.DictReader(file)
+            columns = dict.fromkeys([*COLUMNS, *(table.fieldnames or [])])
+            for row in table:
                 try:
-                    rows.append({name: float(row[name]) for name in COLUMNS})
+                    rows.append({name: float(row[name]) for name in columns})
                 except (KeyError, TypeError, ValueError):
                     break  # a kill cut this row; nothing whole can follow it
         return rows
@@ -51,22 +58,29 @@ class MetricsFile:
     def start(self, step: int) -> None:
         """Make the file, keeping the rows up to and including `step`. Raises ConfigError if it cannot be written."""
         kept = [row for row in self.read() if row["step"] <= step]
-        text = _line(COLUMNS) + "".join(_line(_shown(row)) for row in kept)
+        self._columns = tuple(kept[0]) if kept else ()  # without a row to keep, the first one will say
+        text = "".join([_line(self._columns), *(_line(self._shown(row)) for row in kept)]) if kept else ""
         with atomic_write(self.path) as file:
             file.write(text.encode())
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add a row. Raises ConfigError if it cannot be written."""
+        """Add a row; the first one decides the columns. Raises ConfigError if it cannot be written."""
+        head = ""
+        if not self._columns:
+            self._columns = (*COLUMNS, *(name for name in row if name not in COLUMNS))
+            head = _line(self._columns)
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(_line(_shown(row)))
+                file.write(head + _line(self._shown(row)))
         except OSError as error:
             raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
 
+    def _shown(self, row: Mapping[str, float]) -> list[str]:
+        # repr keeps every digit, so that two files can be compared bit by bit.
+        values = {name: float(row.get(name, math.nan)) for name in self._columns}
+        return [str(int(value)) if name in ("step", "position") else repr(value) for name, value in values.items()]
 
-def _shown(row: Mapping[str, float]) -> list[str]:
-    # repr keeps every digit, so that two files can be compared bit by bit.
-    return [str(int(row[name])) if name in ("step", "position") else repr(float(row[name])) for name in COLUMNS]
+
 
 
 def _line(values: object) -> str:

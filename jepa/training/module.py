@@ -27,20 +27,31 @@ from jepa.optim.groups import build_optimizer
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.rng import derive
 from jepa.training.config import PretrainConfig
+from jepa.training.run_folder import CHECKPOINT_VERSION
 from jepa.types import ClipBatch, StepOutput
 
 
 class Pretraining(LightningModule):
     """A JEPA, what it minimises, and how a step changes it."""
 
-    def __init__(self, jepa: JEPA, objective: Objective, config: PretrainConfig, *, fingerprint: str = "") -> None:
+    def __init__(
+        self,
+        jepa: JEPA,
+        objective: Objective,
+        config: PretrainConfig,
+        *,
+        fingerprint: str = "",
+        init_digest: str | None = None,
+    ) -> None:
         super().__init__()
         self.jepa = jepa
         self.objective = objective
         self.config = config
         self.fingerprint = fingerprint
+        self.init_digest = init_digest
+        """Of the weights that the run started from, if there were any."""
         self.output: StepOutput | None = None
-        """Loss and diagnostics of the latest step, detached."""
+        """Loss, terms and diagnostics of the latest step, detached."""
         self.grad_norm = math.nan
         """Gradient norm of the latest step, before clipping."""
         self._keys: tuple[str, ...] = ()
@@ -67,7 +78,8 @@ class Pretraining(LightningModule):
                 output = self.objective(self.jepa, replace(batch, clips=clips_BCTHW), diagnose=self.is_logged(step + 1))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # from the effective rank
             raise self._diverged("tokens are not finite") from error
-        self.output = replace(output, loss=output.loss.detach(), terms={})
+        terms = {name: term.detach() for name, term in output.terms.items()}
+        self.output = replace(output, loss=output.loss.detach(), terms=terms)
         return output.loss
 
     def configure_gradient_clipping(
@@ -103,10 +115,14 @@ class Pretraining(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         step = self.global_step
         checkpoint["jepa"] = {
-            "format_version": 1,
+            "format_version": CHECKPOINT_VERSION,
             "position": step * self.config.loader.batch_size,
             "fingerprint": self.fingerprint,
+            "init": self.init_digest,
         }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.init_digest = checkpoint["jepa"].get("init")
 
     def _require_finite(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -18,13 +18,18 @@ from typing import Any
 
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write, load_state
-from jepa.errors import ConfigError
+from jepa.checkpoints.load import is_shipped, weights_digest
+from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.training.config import PretrainConfig
 from jepa.training.environment import describe
 from jepa.training.metrics import MetricsFile
 
 log = get_logger(__name__)
+
+CHECKPOINT_VERSION = 1
+"""Of the checkpoint's own entry `jepa`: format_version, position, fingerprint of the data, digest of the weights
+that the run started from (`init`)."""
 
 # May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
 # it holds (its fingerprint is in the checkpoint), so that a data set may move.
@@ -67,8 +72,29 @@ class RunFolder:
         return self.checkpoint.exists() or self.model.exists() or bool(MetricsFile(self.metrics).read())
 
     def saved_step(self) -> int:
-        """Step of the last checkpoint; 0 if there is none. Raises DataError if it is damaged."""
-        return int(load_state(self.checkpoint, lazy=True)["global_step"]) if self.checkpoint.exists() else 0
+        """Step of the last checkpoint; 0 if there is none. Raises DataError as `saved_facts`."""
+        return int(self.saved_facts()["step"]) if self.checkpoint.exists() else 0
+
+    def saved_facts(self) -> dict[str, Any]:
+        """Step of the last checkpoint, and its entry `jepa` (see `CHECKPOINT_VERSION`).
+
+        Raises:
+            DataError: it is damaged, of another format version, or was not written by this package.
+        """
+        state = load_state(self.checkpoint, lazy=True)
+        facts = state.get("jepa")
+        version = facts.get("format_version") if isinstance(facts, dict) else None
+        if version is not None and version != CHECKPOINT_VERSION:
+            raise DataError(
+                f"{self.checkpoint} has format version {version}, this package reads {CHECKPOINT_VERSION}: continue "
+                "with the version of jepa-video that wrote it, or start another --out"
+            )
+        if not isinstance(facts, dict) or version is None or "global_step" not in state or not facts.get("fingerprint"):
+            raise DataError(
+                f"{self.checkpoint} is no checkpoint of this package, or does not say which data it was trained on: "
+                "restore it or start another --out"
+            )
+        return {"step": state["global_step"], **facts}
 
     def model_step(self) -> int | None:
         """Step at which the model was written, if it was."""
@@ -93,7 +119,8 @@ def open_run(config: PretrainConfig) -> tuple[RunFolder, int]:
     if folder.holds_run() and not config.resume:
         raise ConfigError(f"{config.out} already holds a run: pass --resume to continue it, or another --out")
     if folder.holds_run() and folder.config.exists():
-        require_same_run(configuration.load(PretrainConfig, folder.config), config, folder.config)
+        before = configuration.load(PretrainConfig, folder.config)
+        require_same_run(_absolute(before), _absolute(config), folder.config)
     if config.resume and not folder.checkpoint.exists():
         log.info("nothing to resume in %s yet: starting at step 0", config.out)
     return folder, folder.saved_step()
@@ -109,14 +136,45 @@ def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path) -
         raise ConfigError(f"cannot resume with another configuration than {where}: {shown}{more}; use another --out")
 
 
+def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: str) -> None:
+    """Check that a saved run goes on from what it began with. Initial weights that are gone are no obstacle.
+
+    Args:
+        config: of the run.
+        folder: holds a checkpoint.
+        fingerprint: of the data to go on with.
+
+    Raises:
+        ConfigError: the data is another one, or `config.init` holds other weights by now.
+        DataError: as `RunFolder.saved_facts`.
+    """
+    facts = folder.saved_facts()
+    if facts["fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"cannot resume on other data: {config.data} has fingerprint {fingerprint}, the run was trained on "
+            f"{facts['fingerprint']}; give the same data, or start another --out with --init"
+        )
+    before = facts.get("init")
+    now = weights_digest(config.init) if config.init is not None else None
+    if before is not None and now is not None and before != now:
+        raise start_moved(config)
+
+
+def start_moved(config: PretrainConfig) -> ConfigError:
+    """What to say when the weights named by `config.init` are not those that the run started from."""
+    return ConfigError(
+        f"cannot continue {config.out}: the weights it started from, {config.init}, have changed since; delete the "
+        f"folder {config.out} or choose another --out"
+    )
+
+
 def record_start(folder: RunFolder, config: PretrainConfig, step: int) -> None:
     """Write config.yaml and environment.json, and add this start to the latter's list.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
-    # Absolute paths, so that the file works from any working directory; `resume` is said anew each time.
-    kept = replace(config, data=config.data.absolute(), out=folder.path, resume=False, json=False)
+    kept = replace(_absolute(config), resume=False, json=False)  # `resume` is said anew each time
     with atomic_write(folder.config) as file:
         file.write(f"# {folder.resume_command()}\n{configuration.to_yaml(kept)}".encode())
     now = describe()
@@ -126,6 +184,14 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int) -> None:
     starts.append({"time": now["time"], "command": now["command"], "step": step})
     with atomic_write(folder.environment) as file:
         file.write(json.dumps(now | {"starts": starts}, indent=2).encode() + b"\n")
+
+
+def _absolute(config: PretrainConfig) -> PretrainConfig:
+    """With absolute paths: they mean the same from any working directory. Names of shipped weights stay."""
+    init = config.init if config.init is None or is_shipped(config.init) else str(Path(config.init).absolute())
+    cache = config.loader.cache and config.loader.cache.absolute()
+    loader = replace(config.loader, cache=cache)
+    return replace(config, data=config.data.absolute(), out=config.out.absolute(), init=init, loader=loader)
 
 
 def _is_free(key: str) -> bool:

@@ -20,7 +20,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from jepa.checkpoints.folder import save_folder
-from jepa.checkpoints.io import load_state
 from jepa.checkpoints.load import load_weights
 from jepa.data.source import Source, open_source
 from jepa.errors import ConfigError
@@ -36,7 +35,7 @@ from jepa.training.environment import require_single_process
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.preemption import StopRequest
-from jepa.training.run_folder import RunFolder, open_run, record_start
+from jepa.training.run_folder import RunFolder, open_run, record_start, require_same_start
 
 log = get_logger(__name__)
 
@@ -68,6 +67,8 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     accelerator = _accelerator(config.run)
     source = open_source(config.data, "train")
     folder, step = open_run(config)
+    if step:
+        require_same_start(config, folder, source.fingerprint)
     if step >= config.last_step and folder.model_step() == step:
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
         if step < config.optim.steps:
@@ -75,7 +76,6 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         return _result(folder, step)
     with _settings(config.run), quiet_lightning():
         module = build_module(config, source, fresh=step == 0)
-        _require_same_data(folder, source, step)
         record_start(folder, config, step)
         _announce(config, source, module.jepa, step)
         _fit(module, Clips(source, config, first_step=step), folder, step, accelerator)
@@ -95,12 +95,14 @@ def build_module(config: PretrainConfig, source: Source, *, fresh: bool = True) 
             size=config.clip.size,
             target_width=target_width(config.objective, encoder),
         )
+    digest = None
     if config.init is not None and fresh:
         report = load_weights(jepa, config.init, teacher_only=config.objective.target == "frozen")
+        digest = report.digest
         log.info("%d tensors from %s, %d start afresh", len(report.loaded), config.init, len(report.fresh))
     jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
     objective = build_objective(config.objective, encoder)
-    return Pretraining(jepa, objective, config, fingerprint=source.fingerprint)
+    return Pretraining(jepa, objective, config, fingerprint=source.fingerprint, init_digest=digest)
 
 
 def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accelerator: str) -> None:
@@ -202,17 +204,6 @@ def _accelerator(config: RunConfig) -> str:
     if config.device == "gpu" and gpu is None:
         raise ConfigError("run.device is gpu, but torch sees none (try `jepa doctor`): set run.device to cpu or auto")
     return gpu or "cpu" if config.device != "cpu" else "cpu"
-
-
-def _require_same_data(folder: RunFolder, source: Source, step: int) -> None:
-    if step == 0:
-        return
-    before = load_state(folder.checkpoint, lazy=True).get("jepa", {}).get("fingerprint", source.fingerprint)
-    if before != source.fingerprint:
-        raise ConfigError(
-            f"cannot resume on other data: {source.name} has fingerprint {source.fingerprint}, the run was trained "
-            f"on {before}; give the same data, or start another --out with --init"
-        )
 
 
 def _announce(config: PretrainConfig, source: Source, jepa: JEPA, step: int) -> None:

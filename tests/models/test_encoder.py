@@ -65,9 +65,19 @@ def test_levels_end_with_the_forward_and_refuse_others(clips: torch.Tensor) -> N
         encoder.levels(clips, [2])
 
 
-def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ConfigError, match="not divisible"):
-        EncoderConfig(width=50, heads=3)
+@pytest.mark.parametrize(
+    ("width", "depth", "heads", "what"),
+    [(50, 2, 3, "not divisible"), (66, 2, 2, "must be even"), (48, 0, 2, "depth 0"), (48, 2, 0, "0 heads")],
+)
+def test_shapes_that_cannot_be_are_refused(width: int, depth: int, heads: int, what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        EncoderConfig(width=width, depth=depth, heads=heads)
+
+
+@pytest.mark.parametrize(("init", "std"), [("fixed", 0.02), ("fan_in", 0.64 / math.sqrt(192))])
+def test_initial_deviation(init: str, std: float) -> None:
+    encoder = Encoder(EncoderConfig(width=192, depth=1, heads=3, init=init))  # type: ignore[arg-type]
+    assert encoder.blocks[0].attn.qkv.weight.std().item() == pytest.approx(std, rel=0.05)  # type: ignore[union-attr]
 
 
 def test_rotation_turns_each_axis_by_its_own_angle() -> None:

@@ -62,6 +62,13 @@ def test_only_the_frozen_teacher_stays() -> None:
     assert uses == {"ema": True, "frozen": False, "pixels": True}
 
 
+def test_each_kind_of_target_has_the_exponent_of_its_paper() -> None:
+    encoder = make("ema")[0].encoder.config
+    found = {kind: build_objective(ObjectiveConfig(target=kind), encoder).exponent for kind in ("ema", "pixels")}  # type: ignore[arg-type, attr-defined]
+    assert found == {"ema": 1.0, "pixels": 2.0}
+    assert build_objective(ObjectiveConfig(target="pixels", exponent=1.0), encoder).exponent == 1.0  # type: ignore[arg-type, attr-defined]
+
+
 def test_patch_targets_have_zero_mean_and_unit_deviation() -> None:
     jepa, batch, config = make("pixels")
     targets = build_objective(config, jepa.encoder.config).targets(batch.clips)  # type: ignore[attr-defined]
