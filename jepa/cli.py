@@ -50,7 +50,7 @@ configuration as an option, e.g. --max-steps 100 or --model.size tiny.
 
 example:
   jepa synth --out data/physics --clips 800
-  jepa pretrain --config demo --data data/physics --out runs/first
+  jepa pretrain --config demo-reconstruction --data data/physics --out runs/first
   jepa probe --encoder runs/first --data data/physics --out runs/first
   jepa report runs/first
 
@@ -155,7 +155,7 @@ def _fail(name: str, message: str, code: int) -> int:
 def _explain_os_error(error: OSError) -> tuple[str, int]:
     where = f": {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"error: disk full{where}: free some space or write elsewhere", 1
+        return f"error: disk full{where}: free some space or write elsewhere", ConfigError.exit_code
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR) and error.filename:
         return f"error: {error.strerror}{where}", ConfigError.exit_code
     return _internal(error), 1

@@ -301,7 +301,7 @@ def test_arguments_that_no_verb_takes_are_refused(capsys: pytest.CaptureFixture[
         (DivergedError("loss is nan"), 4, "jepa pack: error: loss is nan"),
         (InterruptedRun("saved", 143), 143, "jepa pack: saved"),
         (KeyboardInterrupt(), 130, "jepa pack: interrupted"),
-        (OSError(errno.ENOSPC, "No space left", "x.tar"), 1, "jepa pack: error: disk full: x.tar"),
+        (OSError(errno.ENOSPC, "No space left", "x.tar"), 2, "jepa pack: error: disk full: x.tar"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "jepa pack: error: Permission denied: /x"),
         (RuntimeError("why\nnot"), 1, "jepa pack: internal error: RuntimeError: why"),
         (BrokenPipeError(), 1, ""),

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from jepa.training.trainer import PretrainResult
 
 SUMMARY = "Pretrain an encoder on shards or a folder of videos"
-EXAMPLE = "jepa pretrain --config demo --data data/physics --out runs/first"
+EXAMPLE = "jepa pretrain --config demo-reconstruction --data data/physics --out runs/first"
 
 __all__ = ["EXAMPLE", "SUMMARY", "Config", "run"]
 

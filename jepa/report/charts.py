@@ -10,6 +10,7 @@ from jepa.report.pictures import ClipPictures, Pictures
 from jepa.report.template import escape, note, paragraph, section
 from jepa.viz.confusion import confusion, confusion_counts, hardest, worst_mistakes
 from jepa.viz.curves import Series, curve, number
+from jepa.viz.masks import DIM_LEVEL, STRIPE_LEVEL
 from jepa.viz.style import ACCENT
 
 QUANTITIES: Mapping[str, tuple[str, str]] = {
@@ -25,6 +26,8 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
 """Columns of metrics.csv that the page knows: heading and remark; others are drawn under their own name."""
 FRAME_PX = 108
 """Most pixels that a frame takes in the width of the page."""
+_HATCH = ",".join(f"rgb({level},{level},{level}) {stop}" for level, stop in (
+    (STRIPE_LEVEL, "0"), (STRIPE_LEVEL, "1.5px"), (DIM_LEVEL, "1.5px"), (DIM_LEVEL, "4px")))  # fmt: skip
 _COUNTERS = ("step", "position", "epoch")
 _OBJECTIVES = {
     "ema": "latent prediction, EMA target encoder",
@@ -133,9 +136,10 @@ def _confusion(run: Run, name: str) -> str:
 def masks_section(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
     """What is seen and what is predicted, on frames."""
     key = (
-        '<div class="key"><span><i style="background:linear-gradient(135deg,#d8b26a,#7a9e63)"></i>'
-        f'seen by the context encoder</span><span><i style="background:{ACCENT.light}"></i>to be predicted</span>'
-        '<span><i style="background:#808080"></i>neither</span></div>'
+        '<div class="key"><span><i style="border:1px solid var(--muted)"></i>'
+        "seen by the context encoder: the plain frame</span>"
+        f'<span><i style="background:{ACCENT.light}"></i>to be predicted</span>'
+        f'<span><i style="background:repeating-linear-gradient(135deg,{_HATCH})"></i>neither</span></div>'
     )
     groups = [drawn.masks for drawn in pictures]
     remarks = [drawn.masks_note for drawn in pictures]
@@ -149,7 +153,12 @@ def maps_section(runs: Sequence[Run], pictures: Sequence[Pictures]) -> str:
     )
     groups = [drawn.maps for drawn in pictures]
     remarks = [drawn.maps_note for drawn in pictures]
-    return section("features", "Feature maps over time", captions + _clips(runs, groups, remarks))
+    warning = note(
+        "Colours compare within a row, and with rows of the same name under other clips; never between rows of "
+        "different names: each encoder has a basis of its own."
+    )
+    clips = _clips(runs, groups, remarks)
+    return section("features", "Feature maps over time", captions + clips + (warning if any(groups) else ""))
 
 
 def _clips(runs: Sequence[Run], groups: Sequence[Sequence[ClipPictures]], remarks: Sequence[str]) -> str:

@@ -40,6 +40,8 @@ class Score:
     classes: int | None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What was chosen on held-out training clips, e.g. learning rate and weight decay."""
+    data: str = ""
+    """The data set, as it was named to the probe."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,8 @@ def _number(text: object) -> float:
 
 
 def read_scores(path: Path, notes: list[str]) -> tuple[Score, ...]:
-    """Results, the last line of each (task, encoder, probe), in the order in which these first occur."""
-    found: dict[tuple[str, str, str], Score] = {}
+    """Results, the last line of each (task, encoder, probe, data), in the order in which these first occur."""
+    found: dict[tuple[str, str, str, str], Score] = {}
     older = damaged = 0
     for line in _text(path, notes).splitlines():
         if not line.strip():
@@ -188,7 +190,7 @@ def read_scores(path: Path, notes: list[str]) -> tuple[Score, ...]:
         if score is None:
             damaged += 1
             continue
-        cell = (score.task, score.encoder, score.probe)
+        cell = (score.task, score.encoder, score.probe, score.data)
         older += cell in found
         found[cell] = score
     if damaged:
@@ -218,6 +220,7 @@ def _score(line: str) -> Score | None:
             checkpoint=str(entry.get("checkpoint_hash") or ""),
             classes=len(classes) if isinstance(classes, list) else classes,
             settings=entry.get("settings") or {},
+            data=str(entry.get("data") or ""),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

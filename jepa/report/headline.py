@@ -1,7 +1,8 @@
 """What a run says in a few sentences, with no more certainty than its intervals allow.
 
 Two accuracies are called different only if their 95 % intervals do not overlap; that is stricter than a test at 5 %,
-and errs on the side of saying nothing.
+and errs on the side of saying nothing. The sentences are about one probe on one task; where another probe or task
+tells a worse story, that is said next to it.
 """
 
 from collections.abc import Sequence
@@ -68,20 +69,64 @@ def reading(run: Run) -> str:
         f"reaches {percent(own.value)} % accuracy (95 % interval {percent(own.low)} to {percent(own.high)}, "
         f"{own.count} test clips{chance})."
     )
+    if len({score.data for score in run.scores}) > 1:
+        text = f"{text[:-1]}, data {own.data or 'not recorded'}."
     groups: dict[str, list[str]] = {}
     for name, other in _others(run, own).items():
         how = "" if other.probe == own.probe else f" by {PROBE_WORDS.get(other.probe, other.probe)}"
         words = f"{ENCODER_WORDS.get(name, name)} ({percent(other.value)} %{how})"
         groups.setdefault(comparison(own, other), []).append(words)
     parts = [f"{relation} {join(names)}" for relation, names in groups.items()]
-    return f"{text} That is {'; '.join(parts)}." if parts else text
+    said = f"{text} That is {'; '.join(parts)}." if parts else text
+    return " ".join(filter(None, (said, _worse_probes(run, own), _weak_tasks(run, own))))
+
+
+def _worse_probes(run: Run, own: Score) -> str:
+    """The other probes of the same task by which another encoder is clearly better; empty if there is none."""
+    parts = []
+    for mine in _by_probe(run.scores, own.task, own.data):
+        better = [
+            f"{ENCODER_WORDS.get(name, name)} ({percent(other.value)} %)"
+            for name, other in _others(run, mine).items()
+            if other.probe == mine.probe != own.probe and comparison(mine, other) == "clearly below"
+        ]
+        if better:
+            words = PROBE_WORDS.get(mine.probe, mine.probe)
+            parts.append(f"by {words} ({percent(mine.value)} %) it is clearly below {join(better)}")
+    return f"But {'; '.join(parts)}." if parts else ""
+
+
+def _weak_tasks(run: Run, own: Score) -> str:
+    """The other tasks (and data) on which the first probe does not part the encoder from random weights or chance."""
+    parts = []
+    for task, data in dict.fromkeys((score.task, score.data) for score in run.scores):
+        mine = next(iter(_by_probe(run.scores, task, data)), None)
+        if mine is None or (task, data) == (own.task, own.data):
+            continue
+        random = _others(run, mine).get("random")
+        short = [f"random weights ({percent(random.value)} %)"] if random and mine.low <= random.high else []
+        if mine.chance is not None and mine.low <= mine.chance:
+            short.append(f"chance ({percent(mine.chance)} %)")
+        if short:
+            where = task if data == own.data else f"{task} (data {data or 'not recorded'})"
+            words = f"{PROBE_WORDS.get(mine.probe, mine.probe)} ({percent(mine.value)} %)"
+            parts.append(f"on {where}, {words} is not clearly above {' or '.join(short)}")
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _by_probe(scores: Sequence[Score], task: str, data: str) -> list[Score]:
+    """The pretrained encoder's results on a task, first probe first."""
+    mine = {score.probe: score for score in scores if (score.encoder, score.task, score.data) == (OWN, task, data)}
+    return [mine[probe] for probe in ordered(list(mine), PROBE_ORDER)]
 
 
 def _others(run: Run, own: Score) -> dict[str, Score]:
-    """What the main score is held against: each other encoder on the same task, by the same probe if it has been
+    """What a score is held against: each other encoder on the same task and data, by the same probe if it has been
     probed so (raw pixels have no attentive probe), else by its best one."""
     found = {}
-    scores = [score for score in run.scores if score.task == own.task and score.encoder != own.encoder]
+    same_task = [score for score in run.scores if (score.task, score.data) == (own.task, own.data)]
+    scores = [score for score in same_task if score.encoder != own.encoder]
     for name in ordered([score.encoder for score in scores], ENCODER_ORDER):
         mine = [score for score in scores if score.encoder == name]
         same = [score for score in mine if score.probe == own.probe]

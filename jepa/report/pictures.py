@@ -2,10 +2,11 @@
 
 Both need the videos, and the feature maps need the weights; either may be gone by the time a page is made. Whatever
 cannot be had is said in one line. A few clips spread over the test part are shown; a few more go into the principal
-components, so that the mean feature of each place can be taken away (see `jepa.viz.pca`).
+components, so that the mean feature of each place can be taken away (see `jepa.viz.pca`). Those shown differ in
+their labels as much as the few allow.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.report.collect import Run
 from jepa.report.headline import TASK_ORDER, ordered
 from jepa.tokens import TokenGrid
-from jepa.viz.contact import data_uri, enlarge, reduce, sheet, spaced
+from jepa.viz.contact import data_uri, enlarge, reduce, sheet, spaced, varied
 from jepa.viz.masks import draw_mask, token_map
 from jepa.viz.pca import beside_frames, feature_maps
 
 SHOWN_CLIPS = 4
+LABEL_ORDER = (*TASK_ORDER, "colour")
+"""The labels that shown clips should differ in first."""
 PCA_CLIPS = 24
 SHOWN_STEPS = 8
 
@@ -72,6 +75,8 @@ class _Clips:
     frames: np.ndarray
     """uint8 (B, T, H, W, 3)."""
     titles: tuple[str, ...]
+    shown: tuple[int, ...]
+    """Which of them are shown."""
 
 
 @dataclass(frozen=True)
@@ -160,25 +165,22 @@ def _read_clips(source: Source, view: _View) -> _Clips:
         indices=indices,
     )
     clips_BCTHW = torch.cat([batch.clips for batch in batches])
-    titles = []
+    titles, labels = [], []
     for index in indices:
         info = source.info(index)
-        labels = [info.labels[name] for name in ordered(list(info.labels), TASK_ORDER)]
-        about = ", ".join(str(label) for label in labels if isinstance(label, str))
+        values = [info.labels[name] for name in ordered(list(info.labels), LABEL_ORDER)]
+        labels.append([value for value in values if isinstance(value, str)])
+        about = ", ".join(labels[-1])
         cut = centre_window(info, view.window)
         times = f"{cut[0] / info.fps:.1f} to {(cut[-1] + 1) / info.fps:.1f} s"
         titles.append(" · ".join(filter(None, (about, info.key, times))))
-    return _Clips(clips_BCTHW.permute(0, 2, 3, 4, 1).contiguous().numpy(), tuple(titles))
+    return _Clips(clips_BCTHW.permute(0, 2, 3, 4, 1).contiguous().numpy(), tuple(titles), tuple(varied(labels, SHOWN_CLIPS)))
 
 
 def _strip(label: str, frames: Sequence[np.ndarray]) -> Strip:
     small = [reduce(frame) for frame in frames]
     height = small[0].shape[0]
     return Strip(label, data_uri(sheet([small], gap=max(1, height // 32))), len(small), crisp=height <= 80)
-
-
-def _shown(clips: _Clips) -> Iterator[int]:
-    return iter(spaced(len(clips.frames), SHOWN_CLIPS))
 
 
 def _draw_masks(run: Run, clips: _Clips, grid: TokenGrid) -> tuple[ClipPictures, ...]:
@@ -189,7 +191,7 @@ def _draw_masks(run: Run, clips: _Clips, grid: TokenGrid) -> tuple[ClipPictures,
         config = convert(run.config["masks"], MasksConfig)
     except ValueError as error:
         raise JepaError(f"the run's configuration of masks cannot be read ({error})") from error
-    chosen = list(_shown(clips))[:2]
+    chosen = clips.shown[:2]
     masks = MaskSampler(config, grid, int(run.config.get("seed", 0)))(0, len(chosen))
     steps = spaced(grid.steps, SHOWN_STEPS)
     drawn = []
@@ -218,7 +220,7 @@ def _draw_maps(encoders: Mapping[str, FrozenEncoder], clips: _Clips) -> tuple[tu
         shares.append(f"{label} {sum(maps.explained):.0%}")
         removed = maps.place_removed
     drawn = []
-    for clip in _shown(clips):
+    for clip in clips.shown:
         frames = clips.frames[clip]
         steps = next(iter(found.values())).shape[1]
         pick = beside_frames(np.empty((steps,)), len(frames))

@@ -1,7 +1,7 @@
 """The written sections: opening, facts, results, configuration, environment, how to do it again."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,28 @@ def facts_of(run: Run) -> dict[str, str]:
         "Clips": _clip_words(run),
         "Trained": _training_words(run),
         "Data": str(run.config.get("data") or ""),
-        "Started": str(run.environment.get("time") or "").replace("T", " ").replace("+0000", " UTC"),
+        "Started": _start_words(run),
         "Weights": next((score.checkpoint for score in run.scores if score.encoder == OWN), ""),
         "Folder": str(run.path),
     }
+
+
+def _starts(run: Run) -> list[Mapping[str, Any]]:
+    """The recorded starts of a run, first one first; the others are resumes."""
+    starts = run.environment.get("starts")
+    return [start for start in starts if isinstance(start, Mapping)] if isinstance(starts, list) else []
+
+
+def _start_words(run: Run) -> str:
+    """When the run was first started, and each resume. `time` itself is that of the last start."""
+    first, *resumes = _starts(run) or [run.environment]
+    words = [_time(first)]
+    words += [f"resumed {_time(start)} at step {start.get('step', 'unknown')}" for start in resumes]
+    return "; ".join(filter(None, words))
+
+
+def _time(start: Mapping[str, Any]) -> str:
+    return str(start.get("time") or "").replace("T", " ").replace("+0000", " UTC")
 
 
 def _encoder_words(run: Run) -> str:
@@ -144,7 +162,7 @@ def _facts_table(runs: Sequence[Run]) -> str:
 
 
 def results_section(runs: Sequence[Run]) -> str:
-    """Accuracies with intervals: a table for each task, a row for each encoder, a column for each probe."""
+    """Accuracies with intervals: a table for each data set and task, encoders down, probes across."""
     scores = [(run, score) for run in runs for score in run.scores]
     if not scores:
         text = "No results yet. Probes write them: jepa probe --encoder RUN --data DIR --out RUN"
@@ -153,14 +171,17 @@ def results_section(runs: Sequence[Run]) -> str:
         "Accuracy on test clips in per cent with its 95 % interval. Bars run from 0 to 100; the tick is chance. "
         "The encoder is frozen; only the probe is trained."
     )
-    tasks = ordered([score.task for _, score in scores], TASK_ORDER)
-    tables = "".join(
-        _task_table(task, [pair for pair in scores if pair[1].task == task], len(runs) > 1) for task in tasks
-    )
-    return section("results", "Results", intro + tables)
+    sets = list(dict.fromkeys(score.data for _, score in scores))
+    tables = [
+        _task_table([pair for pair in scores if (pair[1].data, pair[1].task) == (data, task)],
+                    several=len(runs) > 1, title=f"{task}, data {data or 'not recorded'}" if len(sets) > 1 else task)
+        for data in sets
+        for task in ordered([score.task for _, score in scores if score.data == data], TASK_ORDER)
+    ]  # fmt: skip
+    return section("results", "Results", intro + "".join(tables))
 
 
-def _task_table(task: str, scores: Sequence[tuple[Run, Score]], several: bool) -> str:
+def _task_table(scores: Sequence[tuple[Run, Score]], *, several: bool, title: str) -> str:
     probes = ordered([score.probe for _, score in scores], PROBE_ORDER)
     head = "".join(f"<th>{escape(PROBE_TITLES.get(probe, probe))}</th>" for probe in probes)
     rows = []
@@ -169,16 +190,23 @@ def _task_table(task: str, scores: Sequence[tuple[Run, Score]], several: bool) -
             cells = {score.probe: score for owner, score in scores if owner.path == run and score.encoder == encoder}
             if cells:
                 rows.append(_row(encoder, run.resolve().name if several else "", probes, cells))
-    first = scores[0][1]
-    about = [f"{first.count} test clips"]
-    if first.classes:
-        about.insert(0, f"{first.classes} classes")
-    if first.chance is not None:
-        about.append(f"chance {percent(first.chance)} %")
     return (
-        f'<h3>{escape(task)}</h3><table class="scores"><caption>{escape(", ".join(about))}</caption>'
-        f"<thead><tr><th>encoder</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f'<h3>{escape(title)}</h3><table class="scores"><caption>{escape(_about([score for _, score in scores]))}'
+        f"</caption><thead><tr><th>encoder</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
+
+
+def _about(scores: Sequence[Score]) -> str:
+    """What the results of a table were measured on; where they differ, every value is named."""
+    classes = _distinct(str(score.classes) for score in scores if score.classes)
+    counts = _distinct(str(score.count) for score in scores)
+    chances = _distinct(percent(score.chance) for score in scores if score.chance is not None)
+    parts = [f"{classes} classes" if classes else "", f"{counts} test clips", f"chance {chances} %" if chances else ""]
+    return ", ".join(filter(None, (*parts, f"data {scores[0].data}" if scores[0].data else "")))
+
+
+def _distinct(values: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(values))
 
 
 def _row(encoder: str, run: str, probes: Sequence[str], cells: Mapping[str, Score]) -> str:
@@ -223,7 +251,7 @@ def environment_section(runs: Sequence[Run]) -> str:
             parts.append(note("Not recorded: environment.json is missing."))
             continue
         rows = "".join(
-            f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(_plain(value))}</td></tr>"
+            f"<tr><th>{escape('last start' if name == 'time' else name.replace('_', ' '))}</th><td>{escape(_plain(value))}</td></tr>"
             for name, value in run.environment.items()
             if name not in ("command", "starts")
         )
@@ -261,7 +289,5 @@ def reproduce_section(runs: Sequence[Run]) -> str:
 
 def _commands(run: Run) -> list[str]:
     """The command lines that started the run and continued it."""
-    starts = run.environment.get("starts")
-    known = [start for start in starts if isinstance(start, Mapping)] if isinstance(starts, list) else []
-    commands = [start.get("command") for start in known] or [run.environment.get("command")]
+    commands = [start.get("command") for start in _starts(run)] or [run.environment.get("command")]
     return [str(command) for command in commands if command]

@@ -81,8 +81,6 @@ class MetricsFile:
         return [str(int(value)) if name in ("step", "position") else repr(value) for name, value in values.items()]
 
 
-
-
 def _line(values: object) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)  # type: ignore[arg-type]

@@ -69,6 +69,29 @@ def spaced(count: int, most: int) -> list[int]:
     return [round(index * (count - 1) / (most - 1)) for index in range(most)] if most > 1 else [0]
 
 
+def varied(labels: Sequence[Sequence[str]], most: int) -> list[int]:
+    """At most `most` of the indices of `labels` whose labels differ most, in rising order.
+
+    Taken one by one: each time the first item that shares fewest labels, earlier labels counting more, with those
+    already taken. Without any labels the indices are evenly spaced.
+
+    Args:
+        labels: the labels of each item, the most important one first.
+    """
+    if len(labels) <= most or not any(labels):
+        return spaced(len(labels), most)
+    taken: list[int] = []
+    while len(taken) < most:
+        rest = [index for index in range(len(labels)) if index not in taken]
+        taken.append(min(rest, key=lambda index: sum(_shared(labels[index], labels[other]) for other in taken)))
+    return sorted(taken)
+
+
+def _shared(one: Sequence[str], other: Sequence[str]) -> float:
+    """How much two items have in common: 1 for the first label, 1/2 for the second, 1/4 for the third ..."""
+    return sum(0.5**place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a == b)
+
+
 def png(picture: np.ndarray) -> bytes:
     """uint8 (H, W, 3|4) as a PNG file; equal arrays give equal bytes."""
     buffer = io.BytesIO()

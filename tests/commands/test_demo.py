@@ -52,6 +52,16 @@ def test_the_same_command_again_finds_the_work_done(demo: Path, capsys: pytest.C
     assert (demo / "results.jsonl").read_text() == before, "the same weights, data and seed gave other results"
 
 
+def test_a_longer_first_stage_under_a_started_second_one_is_refused_at_once(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = demo / "stages" / "reconstruction" / "model.safetensors"
+    before = first.read_bytes()
+    assert main(["demo", "--out", str(demo), "--clips", "96", "--max-steps", "3"]) == 2
+    assert f"have changed since; delete the folder {demo} or choose another --out" in capsys.readouterr().err
+    assert first.read_bytes() == before
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_stage_has_its_configuration_and_its_predecessor(preset: str) -> None:
     folders = set()

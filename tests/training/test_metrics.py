@@ -50,6 +50,32 @@ def test_a_row_cut_by_a_kill_is_dropped(metrics: MetricsFile) -> None:
     assert metrics.path.read_text() == text
 
 
+def test_the_first_row_decides_the_columns(tmp_path: Path) -> None:
+    path, more = tmp_path / "metrics.csv", {"loss/a": 1.5, "variance": 2.5}
+    file = MetricsFile(path)
+    file.start(0)
+    assert file.read() == []
+    for step, extra in ((1, more), (2, more | {"loss/late": 1.0})):
+        file.append(row(step) | extra)
+    assert path.read_text().splitlines()[0].split(",") == [*COLUMNS, *more]
+    resumed = MetricsFile(path)
+    resumed.start(1)
+    resumed.append(row(3))
+    first, second = resumed.read()
+    assert first == row(1) | more
+    assert second["step"] == 3
+    assert math.isnan(second["loss/a"])
+
+
+def test_a_kill_in_the_header_leaves_no_rows(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path / "metrics.csv")
+    file.path.write_text("step,position,lo")
+    assert file.read() == []
+    file.start(0)
+    file.append(row(1))
+    assert file.read() == [row(1)]
+
+
 def test_no_file_is_no_rows(tmp_path: Path) -> None:
     assert MetricsFile(tmp_path / "metrics.csv").read() == []
 

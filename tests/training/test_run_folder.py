@@ -11,9 +11,17 @@ from jepa import config as configuration
 from jepa.checkpoints.io import save_state
 from jepa.errors import ConfigError, DataError
 from jepa.training.config import PretrainConfig
-from jepa.training.run_folder import RunFolder, open_run, record_start, require_same_run
+from jepa.training.run_folder import (
+    CHECKPOINT_VERSION,
+    RunFolder,
+    open_run,
+    record_start,
+    require_same_run,
+    require_same_start,
+)
 
 Configure = Callable[..., PretrainConfig]
+SAVED = {"format_version": CHECKPOINT_VERSION, "position": 12, "fingerprint": "abc", "init": None}
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def started(micro: Configure) -> tuple[PretrainConfig, RunFolder]:
     config = micro()
     folder = RunFolder(config.out)
     record_start(folder, config, 0)
-    save_state({"global_step": 3}, folder.checkpoint)
+    save_state({"global_step": 3, "jepa": SAVED}, folder.checkpoint)
     return config, folder
 
 
@@ -44,6 +52,31 @@ def test_paths_are_recorded_absolute(micro: Configure, tmp_path: Path, monkeypat
     record_start(RunFolder(tmp_path / "run"), micro(out="run", data="clips"), 0)
     back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
     assert (back.out, back.data) == (tmp_path / "run", tmp_path / "clips")
+
+
+def test_init_and_cache_are_recorded_absolute_and_shipped_names_stay(
+    micro: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shipped" / "jepa-test").mkdir(parents=True)
+    monkeypatch.setattr("jepa.checkpoints.load._SHIPPED", tmp_path / "shipped")
+    for init, kept in (("runs/first", str(tmp_path / "runs" / "first")), ("jepa-test", "jepa-test")):
+        record_start(RunFolder(tmp_path / "run"), micro(init=init, loader={"cache": "cache", "batch_size": 4}), 0)
+        back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
+        assert (back.init, back.loader.cache) == (kept, tmp_path / "cache")
+
+
+def test_a_relative_and_an_absolute_path_are_the_same_run(
+    micro: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(tmp_path / "run")
+    record_start(folder, micro(out="run", init="first"), 0)
+    save_state({"global_step": 3, "jepa": SAVED}, folder.checkpoint)
+    for out, init in (("run", "first"), (str(tmp_path / "run"), str(tmp_path / "first"))):
+        assert open_run(micro(out=out, init=init, resume=True)) == (folder, 3)
+    with pytest.raises(ConfigError, match="init"):
+        open_run(micro(out="run", init="second", resume=True))
 
 
 def test_every_start_is_listed(micro: Configure) -> None:
@@ -76,6 +109,22 @@ def test_a_damaged_checkpoint_is_a_data_error(started: tuple[PretrainConfig, Run
     started[1].checkpoint.write_bytes(started[1].checkpoint.read_bytes()[:100])
     with pytest.raises(DataError, match="damaged"):
         open_run(replace(started[0], resume=True))
+
+
+def test_a_checkpoint_of_another_version_names_both(started: tuple[PretrainConfig, RunFolder]) -> None:
+    save_state({"global_step": 3, "jepa": SAVED | {"format_version": 99}}, started[1].checkpoint)
+    with pytest.raises(DataError, match=f"format version 99, this package reads {CHECKPOINT_VERSION}"):
+        open_run(replace(started[0], resume=True))
+
+
+@pytest.mark.parametrize("missing", ["fingerprint", "format_version", "jepa", "global_step"])
+def test_a_checkpoint_that_does_not_say_what_it_is_is_a_data_error(
+    started: tuple[PretrainConfig, RunFolder], missing: str
+) -> None:
+    state = {"global_step": 3, "jepa": {name: value for name, value in SAVED.items() if name != missing}}
+    save_state({name: value for name, value in state.items() if name != missing}, started[1].checkpoint)
+    with pytest.raises(DataError, match="no checkpoint of this package"):
+        require_same_start(started[0], started[1], "abc")
 
 
 @pytest.mark.parametrize(

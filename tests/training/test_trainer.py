@@ -1,9 +1,12 @@
 """A run from configuration to run folder."""
 
 import json
+import math
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,13 +14,15 @@ from safetensors.torch import load_file
 
 from jepa import config as configuration
 from jepa.checkpoints.io import load_state
-from jepa.checkpoints.load import load_encoder
+from jepa.checkpoints.load import load_encoder, weights_digest
 from jepa.errors import ConfigError, DivergedError
+from jepa.models.jepa import JEPA
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.training.config import PretrainConfig
-from jepa.training.metrics import MetricsFile
+from jepa.training.metrics import COLUMNS, MetricsFile
 from jepa.training.run_folder import RunFolder
 from jepa.training.trainer import pretrain
+from jepa.types import ClipBatch, StepOutput
 
 Configure = Callable[..., PretrainConfig]
 
@@ -109,6 +114,57 @@ def test_init_starts_from_saved_weights(micro: Configure, tmp_path: object) -> N
     assert all(torch.equal(student[name], teacher[name]) for name in teacher if name.startswith("target_encoder."))
     assert not torch.equal(student["encoder.norm.bias"], teacher["target_encoder.norm.bias"])
     assert load_encoder(f"{tmp_path}/student").facts["evaluate"] == "context"
+
+
+def test_a_resumed_run_goes_on_from_the_same_start(micro: Configure, tmp_path: Path) -> None:
+    teacher = micro(out=f"{tmp_path}/teacher", max_steps=1)
+    pretrain(teacher)
+    student = micro(out=f"{tmp_path}/student", init=f"{tmp_path}/teacher", max_steps=2)
+    pretrain(student)
+    recorded = weights_digest(tmp_path / "teacher")
+    assert recorded is not None
+    resumed = replace(student, resume=True, max_steps=4)
+    assert pretrain(resumed).steps == 4  # the same start
+    shutil.move(tmp_path / "teacher", tmp_path / "elsewhere")
+    assert pretrain(replace(resumed, max_steps=6)).steps == 6  # gone: nothing says it was another
+    assert load_state(student.out / "checkpoints" / "last.ckpt")["jepa"]["init"] == recorded
+    pretrain(replace(teacher, max_steps=3))
+    assert weights_digest(tmp_path / "teacher") != recorded
+    for last in (6, 8):  # finished or not
+        with pytest.raises(ConfigError, match=r"student: the weights .*teacher, have changed since; delete the folder"):
+            pretrain(replace(resumed, max_steps=last))
+
+
+class TwoTerms:
+    """Two terms, and a diagnostic that nobody knows."""
+
+    uses_ema = True
+
+    def __call__(self, jepa: JEPA, batch: ClipBatch, *, diagnose: bool = False) -> StepOutput:
+        tokens = jepa.encode_context(batch.clips, batch.masks[0].context)
+        watched = {"largest": tokens.detach().abs().max()} if diagnose else {}
+        return StepOutput.of(watched, size=tokens.square().mean(), offset=(tokens.mean() - 1).square())
+
+
+def test_terms_and_diagnostics_are_logged_by_name(
+    micro: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa.training.trainer.build_objective", lambda *_: TwoTerms())
+    whole = micro(out=f"{tmp_path}/whole")
+    pretrain(whole)
+    rows = MetricsFile(whole.out / "metrics.csv").read()
+    assert tuple(rows[0]) == (*COLUMNS, "loss/size", "loss/offset", "largest")
+    for row in rows:
+        assert row["loss/size"] + row["loss/offset"] == pytest.approx(row["loss"])
+        assert row["largest"] > 0
+        assert math.isnan(row["feature_std"])
+        assert math.isnan(row["effective_rank"])
+    # A term too is a mean since the last regular row, also across an interruption in between.
+    cut = micro(out=f"{tmp_path}/cut", max_steps=3)
+    pretrain(cut)
+    pretrain(replace(cut, max_steps=None, resume=True))
+    again = {row["step"]: row for row in MetricsFile(cut.out / "metrics.csv").read()}
+    assert [again[row["step"]]["loss/size"] for row in rows] == [row["loss/size"] for row in rows]
 
 
 def test_a_diverging_run_ends_with_one_line(micro: Configure) -> None:
