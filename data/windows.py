@@ -9,14 +9,16 @@ A video shorter than the span is an error unless the user asks for padding: offi
 silently, and a data set of still endings teaches exactly that.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from jepa.data.source import SampleInfo
 from jepa.errors import ConfigError, DataError
+
+Short = Literal["error", "repeat"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +31,24 @@ class WindowConfig:
     """Take every n-th frame of the video."""
     fps: float | None = None
     """Frames per second of a clip; when set, the stride follows from each video's frame rate."""
-    short: Literal["error", "repeat"] = "error"
+    short: Short = "error"
     """A video too short for a clip: stop with an error, or repeat its last frame."""
 
     def __post_init__(self) -> None:
         for name, value in (("frames", self.frames), ("stride", self.stride), ("fps", self.fps)):
             if value is not None and value <= 0:
                 raise ConfigError(f"clip.{name} is {value}, expected a positive number")
+
+    @classmethod
+    def of_facts(cls, frames: int, clip: Mapping[str, Any]) -> "WindowConfig":
+        """The clips an encoder was trained on.
+
+        Args:
+            frames: of a clip; the architecture says how many.
+            clip: `clip` facts kept beside the weights, or of a run's configuration; what they leave out is stride 1
+                without a frame rate, and no padding.
+        """
+        return cls(frames, int(clip.get("stride", 1)), clip.get("fps"), clip.get("short", "error"))
 
 
 def require_fit(infos: Iterable[SampleInfo], config: WindowConfig) -> None:

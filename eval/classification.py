@@ -19,6 +19,7 @@ from jepa.checkpoints.load import FrozenEncoder
 from jepa.config import config_hash
 from jepa.data.stream import LoaderConfig
 from jepa.data.windows import WindowConfig
+from jepa.errors import ConfigError
 from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.clips import EvaluationData, Task, choose_tasks
 from jepa.eval.features import ClipView, token_table, view_of
@@ -50,13 +51,22 @@ class ClipConfig:
     levels: tuple[int, ...] = ()
     """0-based encoder blocks whose tokens are read, concatenated along the sequence; the output if none."""
 
+    def __post_init__(self) -> None:
+        for name, count in (("frames", self.frames), ("stride", self.stride), ("size", self.size)):
+            if count is not None and count < 1:
+                raise ConfigError(f"clip.{name} is {count}, expected 1 or more")
+        if self.fps is not None and not self.fps > 0:
+            raise ConfigError(f"clip.fps is {self.fps}, expected a number above 0")
+
     def view(self, encoder: FrozenEncoder) -> ClipView:
         """Window and size of the clips for this encoder."""
         own = view_of(encoder)
         # A given stride is meant to count: it switches off a frame rate from pretraining.
-        fps = self.fps if self.fps or self.stride else own.window.fps
-        window = WindowConfig(self.frames or own.window.frames, self.stride or own.window.stride, fps, own.window.short)
-        return ClipView(window, self.size or own.size)
+        fps = own.window.fps if self.fps is None and self.stride is None else self.fps
+        frames = own.window.frames if self.frames is None else self.frames
+        stride = own.window.stride if self.stride is None else self.stride
+        window = WindowConfig(frames, stride, fps, own.window.short)
+        return ClipView(window, own.size if self.size is None else self.size)
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,10 @@ class EvaluationConfig:
     """Reading of the clips."""
     memory_gb: float = 2.0
     """Tokens above this go to a temporary file."""
+
+    def __post_init__(self) -> None:
+        if not self.memory_gb >= 0:
+            raise ConfigError(f"memory_gb is {self.memory_gb}, expected 0 or more")
 
 
 @dataclass(frozen=True)

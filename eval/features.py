@@ -2,7 +2,7 @@
 
 The encoder is frozen, so its output is data: 4000 clips of 64 tokens of width 96 are 98 MB in float32. What
 exceeds a budget goes to an unnamed temporary file, mapped into memory. Each clip is the centre window of its
-video at the frames, stride and size the encoder was trained with, centre-cropped: evaluation adds no
+video at the frames, stride, padding and size the encoder was trained with, centre-cropped: evaluation adds no
 randomness.
 """
 
@@ -57,9 +57,8 @@ class TokenTable:
 
 
 def view_of(encoder: FrozenEncoder, window: WindowConfig | None = None, size: int | None = None) -> ClipView:
-    """The encoder's own frames, stride and size, unless others are given."""
-    fps = encoder.facts.get("clip", {}).get("fps")
-    own = WindowConfig(frames=encoder.config.frames, stride=encoder.window_stride, fps=fps)
+    """The encoder's own window and size, unless others are given."""
+    own = WindowConfig.of_facts(encoder.config.frames, encoder.facts.get("clip", {}))
     return ClipView(window or own, size or encoder.config.size)
 
 

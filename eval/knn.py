@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jepa.errors import ConfigError
+
 _ROWS = 512  # test clips compared at a time
 
 
@@ -22,6 +24,12 @@ class KnnConfig:
     """Neighbours that vote."""
     temperature: float = 0.07
     """Softness of the vote; small lets the nearest decide."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"knn.k is {self.k}, expected 1 or more")
+        if not self.temperature > 0:
+            raise ConfigError(f"knn.temperature is {self.temperature}, expected a number above 0")
 
 
 def nearest(train_BF: Tensor, test_BF: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,15 @@ the representer theorem the best W lies there, so coordinates that keep all inne
 less.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from jepa.errors import ConfigError
 
 _FEATURES = 2048
 _JITTER = 3e-5
@@ -31,6 +34,15 @@ class LinearConfig:
     """L2 strengths to choose from on the validation part."""
     iterations: int = 100
     """Most L-BFGS iterations per strength."""
+
+    def __post_init__(self) -> None:
+        if not self.strengths:
+            raise ConfigError("linear.strengths is empty, expected at least one number above 0")
+        for strength in self.strengths:
+            if not 0 < strength < math.inf:
+                raise ConfigError(f"linear.strengths has {strength}, expected numbers above 0")
+        if self.iterations < 1:
+            raise ConfigError(f"linear.iterations is {self.iterations}, expected 1 or more")
 
 
 def span_coordinates(train_BF: Tensor, test_BF: Tensor) -> tuple[Tensor, Tensor]:

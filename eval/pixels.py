@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa.data.stream import LoaderConfig
+from jepa.errors import ConfigError
 from jepa.eval.clips import ClipSet
 from jepa.eval.features import ClipView, empty_table, evaluation_clips
 
@@ -23,6 +24,10 @@ class PixelsConfig:
 
     size: int = 16
     """Height and width the clips are averaged down to."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"pixels.size is {self.size}, expected 1 or more")
 
 
 def pixel_features(clips_BCTHW: Tensor, size: int) -> Tensor:

@@ -23,7 +23,7 @@ from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import FrozenEncoder
 from jepa.data.source import Source
 from jepa.data.stream import LoaderConfig, evaluation_batches
-from jepa.data.windows import WindowConfig
+from jepa.data.windows import Short, WindowConfig
 from jepa.errors import ConfigError, DataError
 from jepa.features.plan import Plan, Skipped, make_plan, window_of
 from jepa.features.writers import (
@@ -56,6 +56,9 @@ class ExtractConfig:
     """`tiles`: windows side by side over the whole video; `centre`: the middle one."""
     stride: int | None = None
     """Frames from one frame of a window to the next; as in pretraining when none."""
+    short: Short | None = None
+    """Videos shorter than a window: `error` skips them, `repeat` repeats their last frame; as in pretraining when
+    none."""
     batch_size: int = 32
     """Windows that go through the encoder together."""
     shard_size: int | None = None
@@ -117,6 +120,7 @@ def _settings(encoder: FrozenEncoder, source: Source, config: ExtractConfig, win
         "frames": window.frames,
         "stride": window.stride,
         "fps": window.fps,
+        "short": window.short,
         "size": encoder.config.size,
         "shard_size": rows,
         "dtype": config.dtype,
@@ -160,7 +164,7 @@ def extract(
     """
     if not -encoder.config.depth <= config.level < encoder.config.depth:
         raise ConfigError(f"level {config.level} is outside an encoder of {encoder.config.depth} blocks")
-    window = window_of(encoder, config.stride)
+    window = window_of(encoder, config.stride, config.short)
     plan = make_plan(source, window, tiles=config.windows == "tiles")
     if not plan.rows:
         why = plan.skipped[0].why if plan.skipped else "it is empty"

@@ -4,11 +4,11 @@ Nothing is decoded for it. Shard k of an extraction holds the windows k * rows t
 whatever happened before, so a rerun needs only to know which shards are there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jepa.checkpoints.load import FrozenEncoder
 from jepa.data.source import Source
-from jepa.data.windows import WindowConfig, centre_window, tile_windows
+from jepa.data.windows import Short, WindowConfig, centre_window, tile_windows
 from jepa.errors import DataError
 from jepa.features.writers import IndexRow
 
@@ -33,16 +33,16 @@ class Plan:
     skipped: tuple[Skipped, ...]
 
 
-def window_of(encoder: FrozenEncoder, stride: int | None = None) -> WindowConfig:
-    """The clips the encoder was trained on, or as many frames at another stride."""
-    if stride is not None:
-        return WindowConfig(frames=encoder.config.frames, stride=stride)
-    clip = encoder.facts.get("clip", {})
-    return WindowConfig(frames=encoder.config.frames, stride=encoder.window_stride, fps=clip.get("fps"))
+def window_of(encoder: FrozenEncoder, stride: int | None = None, short: Short | None = None) -> WindowConfig:
+    """The clips the encoder was trained on, or as many frames at another stride, or with other care of short videos."""
+    own = WindowConfig.of_facts(encoder.config.frames, encoder.facts.get("clip", {}))
+    # A given stride is meant to count: it switches off a frame rate from pretraining.
+    window = own if stride is None else replace(own, stride=stride, fps=None)
+    return replace(window, short=short or own.short)
 
 
 def make_plan(source: Source, window: WindowConfig, *, tiles: bool) -> Plan:
-    """The windows of every video; videos that are too short are listed as skipped."""
+    """The windows of every video; those too short for one are listed as skipped, unless the window pads them."""
     rows, owners, windows, skipped = [], [], [], []
     for index in range(len(source)):
         info = source.info(index)

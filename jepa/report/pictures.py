@@ -174,7 +174,8 @@ def _read_clips(source: Source, view: _View) -> _Clips:
         cut = centre_window(info, view.window)
         times = f"{cut[0] / info.fps:.1f} to {(cut[-1] + 1) / info.fps:.1f} s"
         titles.append(" · ".join(filter(None, (about, info.key, times))))
-    return _Clips(clips_BCTHW.permute(0, 2, 3, 4, 1).contiguous().numpy(), tuple(titles), tuple(varied(labels, SHOWN_CLIPS)))
+    frames_BTHWC = clips_BCTHW.permute(0, 2, 3, 4, 1).contiguous().numpy()
+    return _Clips(frames_BTHWC, tuple(titles), tuple(varied(labels, SHOWN_CLIPS)))
 
 
 def _strip(label: str, frames: Sequence[np.ndarray]) -> Strip:

@@ -31,6 +31,7 @@ ROW_NAMES = {
     "pixels": "raw pixels",
     "jepa-nano": "jepa-nano, shipped",
 }
+_ROW_TITLES = {"time": "last start"}
 _ANCHORS = (
     ("results", "Results"),
     ("curves", "Training curves"),
@@ -251,7 +252,7 @@ def environment_section(runs: Sequence[Run]) -> str:
             parts.append(note("Not recorded: environment.json is missing."))
             continue
         rows = "".join(
-            f"<tr><th>{escape('last start' if name == 'time' else name.replace('_', ' '))}</th><td>{escape(_plain(value))}</td></tr>"
+            f"<tr><th>{escape(_ROW_TITLES.get(name, name.replace('_', ' ')))}</th><td>{escape(_plain(value))}</td></tr>"
             for name, value in run.environment.items()
             if name not in ("command", "starts")
         )

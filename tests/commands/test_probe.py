@@ -84,6 +84,32 @@ def test_mistakes_end_with_one_line(
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("--linear.strengths=1,0", "linear.strengths has 0.0, expected numbers above 0"),
+        ("--linear.iterations=0", "linear.iterations is 0, expected 1 or more"),
+        ("--knn.k=0", "knn.k is 0, expected 1 or more"),
+        ("--knn.temperature=0", "knn.temperature is 0.0, expected a number above 0"),
+        ("--pixels.size=0", "pixels.size is 0, expected 1 or more"),
+        ("--clip.frames=0", "clip.frames is 0, expected 1 or more"),
+        ("--clip.stride=-1", "clip.stride is -1, expected 1 or more"),
+        ("--clip.size=0", "clip.size is 0, expected 1 or more"),
+        ("--clip.fps=0", "clip.fps is 0.0, expected a number above 0"),
+        ("--memory_gb=-1", "memory_gb is -1.0, expected 0 or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str, words: str
+) -> None:
+    arguments = ["probe", "--encoder", str(model), "--data", str(tiny_shards), "--out", str(tmp_path / "run"), change]
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.splitlines()[-1].endswith(words)
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists(), "nothing was begun"
+
+
 def test_a_file_that_is_no_encoder(tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "model.safetensors"
     file.write_text("no encoder")

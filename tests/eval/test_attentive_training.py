@@ -37,6 +37,21 @@ def test_a_needle_is_found_and_the_hopeless_setting_is_not_chosen() -> None:
     assert float((probe.predict(test, torch.arange(90), CPU) == truth).float().mean()) > 0.9
 
 
+def test_validation_clips_do_not_train_the_heads_they_judge() -> None:
+    (fit, classes), (validation, others) = needles(48, 0), needles(96, 1)
+    # The classes of the more numerous validation clips are named differently: who has seen them is right, else wrong.
+    table = TokenTable(torch.cat([fit.tokens, validation.tokens]), fit.grid)
+    targets = torch.cat([classes, (others + 1) % 3])
+    config = AttentiveConfig(learning_rates=(1e-2, 3e-3), weight_decays=(0.01,), epochs=1, batch_size=48, least_steps=60)
+    probe = train_attentive(
+        table, torch.arange(144), targets, 3, list(range(48)), list(range(48, 144)), config, seed=0, device=CPU
+    )
+    assert probe.validation is not None
+    assert probe.validation < 0.2
+    right = probe.predict(table, torch.arange(48, 144), CPU) == targets[48:]
+    assert float(right.float().mean()) > 0.8, "the chosen head has seen all"
+
+
 def test_only_positions_tell_the_place_of_a_token() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = torch.arange(240) % 2

@@ -122,6 +122,13 @@ def test_clip_settings_override_those_of_the_encoder() -> None:
     assert (other.window.frames, other.window.stride, other.window.fps, other.size) == (8, 1, None, 48)
 
 
+def test_a_frame_rate_of_its_own_counts() -> None:
+    config = EncoderConfig(width=24, depth=1, heads=2, patch=16, frames=4, size=32)
+    trained = random_encoder(config, seed=0, facts={"clip": {"stride": 3, "fps": 2.0}})
+    other = ClipConfig(fps=4.0).view(trained)
+    assert (other.window.frames, other.window.fps, other.size) == (4, 4.0, 32)
+
+
 @pytest.mark.gpu
 def test_a_gpu_gives_the_same_answers(encoder: FrozenEncoder, tiny_shards: Path) -> None:
     data = open_evaluation_data(tiny_shards)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from jepa.errors import ConfigError
 from jepa.eval.linear import LinearConfig, fit_logistic, span_coordinates, train_linear
 
 
@@ -66,6 +67,29 @@ def test_separable_classes_are_separated() -> None:
     probe = train_linear(features, targets, 5, fit, validation, LinearConfig())
     assert probe.validation == 1.0
     assert torch.equal(probe.fit.predict(unseen), truth)
+
+
+def test_validation_clips_do_not_train_the_fits_they_judge() -> None:
+    (fit, classes), (validation, others) = blobs(30, 8, 3, 0.1), blobs(90, 8, 3, 0.1, seed=1)
+    # The classes of the more numerous validation clips are named differently: who has seen them is right, else wrong.
+    features, targets = torch.cat([fit, validation]), torch.cat([classes, (others + 1) % 3])
+    probe = train_linear(features, targets, 3, list(range(30)), list(range(30, 120)), LinearConfig(strengths=(0.1, 0.01)))
+    assert probe.validation == 0.0
+    assert torch.equal(probe.fit.predict(validation), targets[30:]), "the chosen strength is fitted on all"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"strengths": ()}, "linear.strengths is empty"),
+        ({"strengths": (1.0, 0.0)}, "linear.strengths has 0.0, expected numbers above 0"),
+        ({"strengths": (math.nan,)}, "linear.strengths has nan"),
+        ({"iterations": 0}, "linear.iterations is 0, expected 1 or more"),
+    ],
+)
+def test_wrong_settings_are_refused(arguments: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        LinearConfig(**arguments)  # type: ignore[arg-type]
 
 
 def test_noise_prefers_a_strong_penalty() -> None:

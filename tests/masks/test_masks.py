@@ -44,6 +44,14 @@ def test_masks_are_a_function_of_seed_and_step() -> None:
     assert not torch.equal(first[0].target, MaskSampler(MasksConfig(), grid, 1)(8, 4)[0].target)
 
 
+@pytest.mark.parametrize("collation", ["fixed", "official"])
+def test_equal_kinds_are_drawn_apart(collation: str) -> None:
+    config = MasksConfig(kinds=(SHORT_RANGE, SHORT_RANGE), collation=collation)  # type: ignore[arg-type]
+    first, second = MaskSampler(config, TokenGrid(4, 8, 8), seed=0)(0, 8)
+    same = [set(a) == set(b) for a, b in zip(first.target.tolist(), second.target.tolist(), strict=True)]
+    assert not any(same)
+
+
 def test_fixed_counts_never_change() -> None:
     sampler = MaskSampler(MasksConfig(), TokenGrid(4, 8, 8), seed=0)
     shapes = {tuple((m.context.shape, m.target.shape) for m in sampler(step, 6)) for step in range(30)}
@@ -91,6 +99,14 @@ def test_one_block_is_a_box() -> None:
 def test_tiny_grids_end() -> None:
     covered = draw_targets(LONG_RANGE, TokenGrid(4, 1, 2), 100, generator(0, 0, "x"))
     assert not covered.all(axis=1).any()
+
+
+def test_clips_without_context_are_drawn_again() -> None:
+    # Blocks of 3 rows of 4: both at the top or both at the bottom leave one row, else (half of the clips) nothing.
+    config = BlockConfig(blocks=2, spatial=(0.75, 0.75), aspect=(0.75, 0.75))
+    covered = draw_targets(config, TokenGrid(1, 4, 4), 300, generator(0, 0, "x"))
+    # A clip that was not drawn again, but given a single token back, has 1 token of context.
+    assert set((~covered).sum(axis=1).tolist()) == {4}
 
 
 def test_official_keeps_the_first_in_time_order() -> None:

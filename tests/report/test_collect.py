@@ -49,6 +49,17 @@ def test_the_last_of_several_results_counts_and_the_page_says_so(make_run: Calla
     assert [note for note in run.notes if "unreadable" in note]
 
 
+def test_results_on_other_data_supersede_nothing(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    other = json.loads(lines[0]) | {"value": 0.99, "data": "elsewhere"}
+    (folder / "results.jsonl").write_text("\n".join([*lines, json.dumps(other)]))
+    run = read_run(folder)
+    assert len(run.scores) == len(lines) + 1
+    assert [score.data for score in run.scores if score.value == 0.99] == ["elsewhere"]
+    assert not [note for note in run.notes if "older" in note]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [

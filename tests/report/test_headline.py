@@ -66,3 +66,29 @@ def test_health_names_collapse_and_leaves_out_what_is_not_finite() -> None:
     metrics = dict(sound.metrics) | {"effective_rank": np.array([5.0, 2.0, 1.2])}
     assert "collapsed" in health(replace(sound, metrics=metrics))
     assert health(run()) == ""
+
+
+def test_probes_and_tasks_that_tell_a_worse_story_are_named() -> None:
+    main = (score("pretrained", 0.7, probe="attentive"), score("random", 0.5, probe="attentive"))
+    worse = (
+        score("pretrained", 0.45, probe="knn"), score("pixels", 0.6, probe="knn"), score("random", 0.2, probe="knn"),
+        score("pretrained", 0.5), score("pixels", 0.52),
+    )  # fmt: skip
+    text = reading(run(*main, *worse))
+    assert "But by nearest neighbours (45.0 %) it is clearly below raw pixels (60.0 %)." in text
+    assert "a linear probe" not in text
+    weak = reading(run(*main, score("pretrained", 0.12, task="shape"), score("random", 0.11, task="shape")))
+    assert weak.endswith(
+        "On shape, a linear probe (12.0 %) is not clearly above random weights (11.0 %) or chance (10.0 %)."
+    )
+    sound = reading(run(*main, score("pretrained", 0.5, task="shape"), score("random", 0.2, task="shape")))
+    assert "shape" not in sound
+    assert "But" not in sound
+
+
+def test_only_results_on_the_same_data_are_compared() -> None:
+    first, second = (score("pretrained", 0.5), score("random", 0.2)), (score("pretrained", 0.2), score("random", 0.2))
+    easy, hard = (tuple(replace(s, data=d) for s in part) for part, d in ((first, "easy"), (second, "hard")))
+    text = reading(run(*easy, *hard))
+    assert "chance is 10.0 %), data easy. That is clearly above random weights (20.0 %)." in text
+    assert "On motion (data hard), a linear probe (20.0 %) is not clearly above random weights (20.0 %)." in text

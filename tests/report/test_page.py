@@ -131,6 +131,31 @@ def test_runs_stand_side_by_side(make_run: Callable[..., Path], tmp_path: Path) 
         assert all(f"{100 * value:.1f}" in text for value in best)
 
 
+def test_each_data_set_has_its_own_table(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    lines.append(lines[0] | {"value": 0.987, "count": 77, "data": "elsewhere"})
+    (folder / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = Path(write_report([folder]).page).read_text()
+    tables = re.findall(r'<h3>([^<]*)</h3><table class="scores"><caption>([^<]*)</caption>(.*?)</table>', page, re.S)
+    assert [title for title, _, _ in tables] == [
+        "motion, data synthetic", "shape, data synthetic", "motion, data elsewhere",
+    ]  # fmt: skip
+    assert ["98.7" in cells for _, _, cells in tables] == [False, False, True]
+    assert tables[2][1] == "8 classes, 77 test clips, chance 12.5 %, data elsewhere"
+    assert tables[0][1].endswith("1000 test clips, chance 12.5 %, data synthetic")
+
+
+def test_started_is_the_first_start_and_resumes_follow(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    environment = json.loads((folder / "environment.json").read_text())
+    starts = [{"time": f"2026-01-3{day}T08:00:00+0000", "command": "c", "step": day * 50} for day in (0, 1)]
+    (folder / "environment.json").write_text(json.dumps(environment | {"time": starts[1]["time"], "starts": starts}))
+    page = Path(write_report([folder]).page).read_text()
+    started = "2026-01-30 08:00:00 UTC; resumed 2026-01-31 08:00:00 UTC at step 50"
+    assert f"<th>Started</th><td>{started}</td>" in page
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     folders = [tmp_path / "one" / "run", tmp_path / "other" / "run"]
     for folder in folders:
@@ -152,6 +177,9 @@ def test_a_trained_run_shows_masks_and_features_on_frames(tiny_run: Path, tiny_s
     text = " ".join(found.words)
     assert found.tags.count("img") == 2 * 2 + 4 * 2  # frames and a mask of two clips, frames and a map of four
     assert "50% seen, 50% predicted" in text
+    assert "Colours compare within a row" in text
+    titles = [words.split(" · ")[0].split(", ") for words in found.words if words.count(" · ") == 2]
+    assert len({labels[0] for labels in titles}) == 4  # the motions of the clips shown
     assert "one basis for 12 clips" in text
     assert "0.48 M parameters" in text
     other = write_report([tiny_run], out=tmp_path / "gone.html", data=tmp_path / "gone")

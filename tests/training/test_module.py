@@ -63,6 +63,21 @@ def test_one_step_is_adamw_and_then_the_moving_average(micro: Configure) -> None
         torch.testing.assert_close(new, 0.9 * old + 0.1 * source)
 
 
+def test_the_moving_average_follows_its_schedule(micro: Configure) -> None:
+    rates = {"learning_rate": 1e-2, "start_learning_rate": 1e-2}
+    module = build(micro(optim={"steps": 8, "momentum": 0.9, "final_momentum": 0.5, **rates}))
+    optimizer, students = module.configure_optimizers(), []
+    optimizer.register_step_post_hook(lambda *_: students.append(weights(module.jepa.encoder)))
+    module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]
+    expected = weights(module.jepa.target_encoder)
+    steps(module, 3)
+    # From 0.9 to 0.5 in 8 steps, 0.05 less at each.
+    for momentum, student in zip((0.9, 0.85, 0.8), students, strict=True):
+        expected = [momentum * old + (1 - momentum) * new for old, new in zip(expected, student, strict=True)]
+    for target, closed in zip(weights(module.jepa.target_encoder), expected, strict=True):
+        torch.testing.assert_close(target, closed)
+
+
 def test_rates_follow_the_schedules(micro: Configure) -> None:
     module = build(micro())
     seen: list[tuple[float, set[float]]] = []

@@ -4,7 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from jepa.viz.contact import data_uri, enlarge, png, reduce, sheet, spaced
+from jepa.viz.contact import data_uri, enlarge, png, reduce, sheet, spaced, varied
 
 
 def test_a_png_holds_the_pixels_and_the_same_bytes_every_time() -> None:
@@ -46,3 +46,10 @@ def test_enlarging_repeats_pixels() -> None:
 @pytest.mark.parametrize(("count", "most", "expected"), [(3, 5, [0, 1, 2]), (9, 3, [0, 4, 8]), (9, 1, [0]), (0, 3, [])])
 def test_spaced(count: int, most: int, expected: list[int]) -> None:
     assert spaced(count, most) == expected
+
+
+def test_varied_prefers_labels_not_yet_taken() -> None:
+    labels = [("fall", "red"), ("fall", "red"), ("fall", "blue"), ("roll", "red"), ("roll", "blue"), ("spin", "red")]
+    assert varied(labels, 3) == [0, 4, 5]  # three motions, and of the two that roll the one of another colour
+    assert varied(labels, 9) == list(range(6))
+    assert varied([()] * 9, 3) == spaced(9, 3)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jepa.viz.masks import draw_mask, token_map
+from jepa.viz.masks import STRIPE_LEVEL, draw_mask, token_map
 
 
 def test_token_ids_are_step_then_row_then_column() -> None:
@@ -19,8 +19,17 @@ def test_context_keeps_its_pixels_target_is_covered_and_the_rest_is_dimmed() -> 
         assert (covered[..., 2] > covered[..., 0]).all()
     np.testing.assert_array_equal(drawn[2, :4, 4:8], frames[2, :4, 4:8])  # the second step: token 7 seen
     dimmed = drawn[0, 5:, 1:].astype(int)
-    assert (dimmed.max(-1) == dimmed.min(-1)).all()  # neither: grey, of little contrast
-    assert dimmed.max() - dimmed.min() < 70
+    assert (dimmed.max(-1) == dimmed.min(-1)).all()  # neither: grey, of little contrast between stripes
+    striped = dimmed[..., 0] == STRIPE_LEVEL
+    assert np.ptp(dimmed[~striped]) < 70
+
+
+def test_what_is_neither_seen_nor_predicted_is_told_from_any_grey_ground() -> None:
+    nothing = np.zeros((1, 2, 2), bool)
+    for ground in (0, 96, 128, 216, 255):
+        drawn = draw_mask(np.full((2, 16, 16, 3), ground, np.uint8), nothing, nothing).astype(int)
+        assert np.ptp(drawn, axis=(1, 2)).min() > 70
+        assert (drawn == STRIPE_LEVEL).mean() == 0.25
 
 
 def test_shapes_must_agree() -> None:
