@@ -101,7 +101,7 @@ def find_videos(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         return [root]
-    files = sorted(_walk(root), key=lambda file: os.fsencode(file.relative_to(root)))
+    files = sorted(visible_files(root), key=lambda file: os.fsencode(file.relative_to(root)))
     videos = [file for file in files if file.suffix[1:].lower() in VIDEO_ENDINGS]
     if not videos:
         example = f" ({len(files)} other files, such as {printable(files[0].relative_to(root))})" if files else ""
@@ -117,7 +117,7 @@ def folder_labels(root: Path, files: list[Path]) -> Mapping[Path, Mapping[str, L
     return {file: {"label": printable(names[0])} for file, names in parts.items()}
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def visible_files(root: Path) -> Iterator[Path]:
     """All files that are not hidden; every folder once, also if links lead to it twice."""
     seen: set[str] = set()
     for folder, folders, names in os.walk(root, followlinks=True):
@@ -132,4 +132,13 @@ def _walk(root: Path) -> Iterator[Path]:
 
 def _describe(file: Path, info: VideoInfo, root: Path, labels: Mapping[str, Label]) -> SampleInfo:
     key = file.relative_to(root).as_posix() if root.is_dir() else file.name
-    return SampleInfo(printable(key), info.frames, info.fps, info.height, info.width, labels, printable(file.resolve()))
+    return SampleInfo(_distinct(key), info.frames, info.fps, info.height, info.width, labels, printable(file.resolve()))
+
+
+def _distinct(name: str) -> str:
+    """The name as printable text, another one for every other name: what is no text is escaped, and so are backslashes.
+
+    `printable` reads better, but turns all bytes that are no UTF-8 into the same character.
+    """
+    text = os.fsencode(name).decode("utf-8", "surrogateescape").replace("\\", r"\\")
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

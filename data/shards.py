@@ -75,6 +75,7 @@ class ShardWriter:
         self._created = not self.folder.exists()
         claim(self.folder)
         self._shards: list[ShardEntry] = []
+        self._taken: list[Path] = []
         self._keys: set[str] = set()
         self._label_names: set[str] | None = None
         self._file: PendingFile | None = None
@@ -114,7 +115,7 @@ class ShardWriter:
             origin: path of the file the video was made from.
 
         Raises:
-            ConfigError: the shard cannot be written.
+            ConfigError: the shard cannot be written, or another process writes to the folder.
             ValueError: the key cannot be used or came before.
         """
         if not key or {".", "/", "\\", "\0"} & set(key) or key in self._keys:
@@ -143,7 +144,7 @@ class ShardWriter:
         """Write the last shard and the manifest.
 
         Raises:
-            ConfigError: they cannot be written.
+            ConfigError: they cannot be written, or another process writes to the folder.
             DataError: no sample was written.
         """
         if self._rows:
@@ -160,6 +161,8 @@ class ShardWriter:
     def _open_shard(self) -> Any:
         """The writer of the tar at hand."""
         if self._file is None:
+            if self._path("tar").exists():  # sooner than `_take` would say it
+                raise _intruder(self._path("tar"))
             self._file = PendingFile(self._path("tar"))
             # webdataset imports torch: only those who write wait for it
             self._tar = importlib.import_module("webdataset").TarWriter(
@@ -173,13 +176,27 @@ class ShardWriter:
         tar, index = self._path("tar"), self._path("arrow")
         with writing(tar):
             self._tar.close()
+            self._take(tar)
             self._file.commit()
             offsets = _offsets(tar)
+            self._take(index)
         digest = write_rows(index, [_placed(row, offsets) for row in self._rows])
         sizes = tar.stat().st_size, index.stat().st_size
         self._shards.append(ShardEntry(tar.name, len(self._rows), sizes[0], index.name, sizes[1], digest))
         self._number += 1
         self._file, self._rows, self._bytes = None, [], 0
+
+    def _take(self, path: Path) -> None:
+        """Occupy a name in the folder: only what is taken is written over, and withdrawn.
+
+        Raises:
+            ConfigError: another process has taken it.
+        """
+        try:
+            path.touch(exist_ok=False)  # atomic, also between machines
+        except FileExistsError:
+            raise _intruder(path) from None
+        self._taken.append(path)
 
     def _withdraw(self) -> None:
         """Remove what this writer wrote, also the shard that it was busy with."""
@@ -187,9 +204,8 @@ class ShardWriter:
             with suppress(OSError, ValueError):  # else tarfile complains when it is collected
                 self._tar.close()
             self._file.discard()
-        for number in range(self._number + 1):
-            for ending in ("tar", "arrow"):
-                (self.folder / f"shard-{number:06d}.{ending}").unlink(missing_ok=True)
+        for path in self._taken:
+            path.unlink(missing_ok=True)
         if self._created:
             with suppress(OSError):  # others may have put files into it
                 self.folder.rmdir()
@@ -283,6 +299,10 @@ def claim(folder: Path) -> None:
         raise ConfigError(f"{folder} already holds {taken[0]}: choose another folder or delete its shards")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ConfigError(f"cannot write to the folder {folder}: no permission")
+
+
+def _intruder(path: Path) -> ConfigError:
+    return ConfigError(f"{path} is there already: another process writes here; choose another folder")
 
 
 def _offsets(tar: Path) -> dict[str, int]:

@@ -5,7 +5,7 @@ looking. A data set may hold the splits train/ and test/ as sub-folders, each of
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -103,15 +103,42 @@ def split_folders(folder: Path) -> dict[str, Path]:
     """Sub-folders that are splits, by name.
 
     A sub-folder called train may also be a class. It is a split if it holds shards, or if every sub-folder has the name
-    of a split.
+    of a split. Sub-folders without a video or a shard do not count.
+
+    Raises:
+        DataError: several sub-folders have the names of splits and others hold videos too: splits or classes?
     """
     if not folder.is_dir() or (folder / MANIFEST).is_file():
         return {}
     children = [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
     named = {child.name: child for child in children if child.name in SPLITS}
-    if len(named) == len(children):
-        return named
-    return {name: child for name, child in named.items() if (child / MANIFEST).is_file()}
+    shards = {name: child for name, child in named.items() if (child / MANIFEST).is_file()}
+    if len(shards) == len(named):
+        return shards
+    # Only now: looking for videos walks through the folders.
+    filled = {child.name for child in children if _holds_data(child)}
+    found = {name: child for name, child in named.items() if name in filled}
+    others = sorted(filled - SPLITS)
+    if others and len(found) > 1:
+        raise DataError(
+            f"{printable(folder)} holds {', '.join(sorted(found))} beside {_listed(others)}: if the former are splits, "
+            "move the others out of it; if all are classes, rename those that are called like splits"
+        )
+    return shards if others else found
+
+
+def _holds_data(folder: Path) -> bool:
+    """Whether a video or a shard lies somewhere in the folder."""
+    from jepa.data.folder import VIDEO_ENDINGS, visible_files  # it imports this file
+
+    endings = VIDEO_ENDINGS | {"tar"}
+    return any(file.name == MANIFEST or file.suffix[1:].lower() in endings for file in visible_files(folder))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, at most three of them."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(printable(name) for name in names[:3]) + more
 
 
 def printable(path: str | Path) -> str:

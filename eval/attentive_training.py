@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa.errors import DivergedError
+from jepa.errors import ConfigError, DivergedError
 from jepa.eval.features import TokenTable
 from jepa.eval.standardiser import Standardiser
 from jepa.models.attentive import AttentiveClassifier, joint_scores
@@ -49,6 +49,19 @@ class AttentiveConfig:
     """Clips per step."""
     least_steps: int = 200
     """Small sets are passed over more often until there are so many steps."""
+
+    def __post_init__(self) -> None:
+        for name in ("depth", "heads", "epochs", "batch_size", "least_steps"):
+            if (count := getattr(self, name)) < 1:
+                raise ConfigError(f"attentive.{name} is {count}, expected 1 or more")
+        if not self.learning_rates or not self.weight_decays:
+            raise ConfigError("attentive.learning_rates and attentive.weight_decays each need at least one value")
+        for rate in self.learning_rates:
+            if not 0 < rate < math.inf:
+                raise ConfigError(f"attentive.learning_rates has {rate}, expected numbers above 0")
+        for decay in self.weight_decays:
+            if not 0 <= decay < math.inf:
+                raise ConfigError(f"attentive.weight_decays has {decay}, expected numbers of 0 or more")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ import torch
 from jepa.checkpoints.load import FrozenEncoder
 from jepa.config import config_hash
 from jepa.data.stream import LoaderConfig
-from jepa.data.windows import WindowConfig
+from jepa.data.windows import Short, WindowConfig
+from jepa.devices import exact_device
 from jepa.errors import ConfigError
 from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.clips import EvaluationData, Task, choose_tasks
@@ -46,6 +47,8 @@ class ClipConfig:
     """Take every n-th frame of the video."""
     fps: float | None = None
     """Frames per second of a clip; sets the stride from each video's frame rate."""
+    short: Short | None = None
+    """A video too short for a clip: stop with an error, or repeat its last frame."""
     size: int | None = None
     """Height and width in pixels."""
     levels: tuple[int, ...] = ()
@@ -65,7 +68,7 @@ class ClipConfig:
         fps = own.window.fps if self.fps is None and self.stride is None else self.fps
         frames = own.window.frames if self.frames is None else self.frames
         stride = own.window.stride if self.stride is None else self.stride
-        window = WindowConfig(frames, stride, fps, own.window.short)
+        window = WindowConfig(frames, stride, fps, self.short or own.window.short)
         return ClipView(window, own.size if self.size is None else self.size)
 
 
@@ -112,7 +115,7 @@ def evaluate_encoder(
     seed: int = 0,
     out: Path | None = None,
 ) -> list[Result]:
-    """Probe a frozen encoder, on the device it is on.
+    """Probe a frozen encoder, on the device it is on (probes on the CPU where that device has no float64).
 
     Args:
         name: what the encoder is called in the results.
@@ -137,7 +140,7 @@ def evaluate_encoder(
         )
         for part, clips in (("training", data.train), ("test", data.test))
     )  # fmt: skip
-    device = encoder.mean.device
+    device = exact_device(encoder.mean.device)
     features = Features(train.step_means().to(device), test.step_means().to(device), (train, test))
     return _probe_all(name, encoder.checkpoint_hash, features, data, chosen, probes, view, config, seed, out)
 
@@ -167,7 +170,8 @@ def evaluate_pixels(
         )
         for part, clips in (("training", data.train), ("test", data.test))
     )  # fmt: skip
-    features = Features(train.to(device), test.to(device))
+    exact = exact_device(torch.device(device))
+    features = Features(train.to(exact), test.to(exact))
     kinds: list[ProbeKind] = [kind for kind in probes if kind != "attentive"]
     bare = replace(config, clip=replace(config.clip, levels=()))
     return _probe_all("pixels", "none", features, data, chosen, kinds, view, bare, seed, out)

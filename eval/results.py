@@ -2,7 +2,10 @@
 
 A line says what was measured (task, encoder, probe, metric), the value with its 95 % interval, on how many
 clips, and what it depends on (seed, hash of the settings, hash of the weights). Measuring the same thing again
-replaces its line; anything else is appended. Reports only read these files.
+replaces its line where it stands; anything else is appended. Reports only read these files.
+
+Predictions are kept for the latest measurement of each (task, encoder, probe), in one file that says by seed and
+hashes which measurement that is.
 """
 
 import json
@@ -14,7 +17,9 @@ from jepa.checkpoints.io import atomic_write
 from jepa.errors import DataError
 
 RESULTS, PREDICTIONS = "results.jsonl", "predictions"
-_KEY = ("task", "encoder", "probe", "metric", "seed", "checkpoint_hash", "config_hash")
+IDENTITY = ("seed", "checkpoint_hash", "config_hash")
+"""What tells measurements of one task, encoder and probe apart."""
+_KEY = ("task", "encoder", "probe", "metric", *IDENTITY)
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,17 @@ def record(folder: Path, result: Result, predictions: Predictions | None = None)
         ConfigError: the folder cannot be written.
         DataError: the results there cannot be read.
     """
-    kept = [known for known in read_results(folder) if known.key != result.key]
-    lines = [json.dumps(asdict(known), allow_nan=False) for known in (*kept, result)]
+    results = {known.key: known for known in read_results(folder)}
+    results[result.key] = result  # a known key keeps its place
+    lines = [json.dumps(asdict(known), allow_nan=False) for known in results.values()]
     _write(folder / RESULTS, "\n".join(lines) + "\n")
     if predictions is not None:
-        _write(predictions_path(folder, result), json.dumps(asdict(predictions)) + "\n")
+        content = asdict(predictions) | {name: getattr(result, name) for name in IDENTITY}
+        _write(predictions_path(folder, result), json.dumps(content) + "\n")
 
 
 def predictions_path(folder: Path, result: Result) -> Path:
-    """Where the predictions behind a result lie; those of the latest seed and weights."""
+    """Where predictions of this task, encoder and probe lie: those of whichever was measured last."""
     name = "-".join((result.task, result.encoder, result.probe))
     return folder / PREDICTIONS / f"{name.replace('/', '_')}.json"
 
@@ -103,13 +110,22 @@ def read_results(folder: Path) -> list[Result]:
     return found
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Predictions of one result. Raises DataError when the file is missing or damaged."""
+def read_predictions(folder: Path, result: Result) -> Predictions:
+    """Predictions behind a result.
+
+    Raises:
+        DataError: the file is missing or damaged, or holds those of another seed, other settings or other weights.
+    """
+    path = predictions_path(folder, result)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Predictions(tuple(content["classes"]), tuple(content["truth"]), tuple(content["predicted"]))
+        found = Predictions(tuple(content["classes"]), tuple(content["truth"]), tuple(content["predicted"]))
+        other = [name for name in IDENTITY if content[name] != getattr(result, name)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} holds no predictions ({error}); run jepa probe again") from error
+    if other:
+        raise DataError(f"{path} is of another measurement (other {', '.join(other)}); run jepa probe again")
+    return found
 
 
 def as_json(results: Iterable[Result]) -> str:

@@ -7,13 +7,11 @@ Read them with `jepa.features.readers.FeatureSet(DIR)`.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
 
 from jepa.checkpoints.load import load_encoder
 from jepa.config import to_dict
 from jepa.data.source import has_split, open_source
+from jepa.devices import DeviceName, choose_device
 from jepa.errors import ConfigError
 from jepa.features.extract import ExtractConfig, Extraction, extract
 
@@ -31,23 +29,15 @@ class Config(ExtractConfig):
     """Folder for the features; made if missing, continued if it was begun with the same settings."""
     split: str | None = None
     """Part of the data to read, where it has parts: train or test; `train` when none."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: DeviceName = "auto"
     """`auto`: the GPU if there is one."""
     json: bool = False
     """Print the result as JSON."""
 
 
-def choose_device(wanted: Literal["auto", "cpu", "gpu"]) -> torch.device:
-    """The device to compute on. Raises ConfigError when a GPU is asked for and there is none."""
-    found = torch.cuda.is_available()
-    if wanted == "gpu" and not found:
-        raise ConfigError("--device gpu: torch finds no GPU here; use --device cpu")
-    return torch.device("cuda" if found and wanted != "cpu" else "cpu")
-
-
 def run(config: Config) -> int:
     """Extract, and say on stdout what was written."""
-    device = choose_device(config.device)
+    device = choose_device(config.device, "--device")
     if config.split is not None and config.data.exists() and not has_split(config.data, config.split):
         raise ConfigError(f"--split {config.split}: {config.data} has no such part")
     encoder = load_encoder(config.encoder).to(device)

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from jepa.checkpoints.io import require_writable
 from jepa.checkpoints.load import FrozenEncoder, load_encoder, random_encoder
 from jepa.data.stream import LoaderConfig
+from jepa.devices import DeviceName, choose_device
 from jepa.errors import ConfigError
 from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.classification import ALL_PROBES, ClipConfig, EvaluationConfig, evaluate_encoder, evaluate_pixels
@@ -57,8 +56,8 @@ class Config:
     """Share of the training clips on which the settings of the probes are chosen."""
     seed: int = 0
     """Seed of the splits, the attentive probe and the random encoder."""
-    device: str = "auto"
-    """cpu, cuda, cuda:1, or auto: a GPU if there is one."""
+    device: DeviceName = "auto"
+    """`auto`: the GPU if there is one."""
     json: bool = False
     """Print the results as JSON."""
     clip: ClipConfig = field(default_factory=ClipConfig)
@@ -91,9 +90,9 @@ def run(config: Config) -> int:
 
     Raises:
         DataError: the encoder or the data cannot be used.
-        ConfigError: the device is not there, or the results cannot be written.
+        ConfigError: a GPU is asked for and there is none, or the results cannot be written.
     """
-    encoder = load_encoder(config.encoder).to(_device(config.device))
+    encoder = load_encoder(config.encoder).to(choose_device(config.device, "--device"))
     data = open_evaluation_data(config.data, seed=config.seed, labelled=config.labelled, limit=config.limit)
     results = _evaluate(encoder, data, config)
     print(as_json(results) if config.json else table(results))
@@ -131,13 +130,3 @@ def _settings(config: Config) -> EvaluationConfig:
         loader=config.loader,
         memory_gb=config.memory_gb,
     )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return torch.device(name)

@@ -115,7 +115,8 @@ def _confusion(run: Run, name: str) -> str:
         return note("None: no probe has been run.")
     found = run.predictions_of(score)
     if found is None:
-        return note(f"None: predictions/{predictions_name(score)}.json is missing.")
+        why = "of another measurement than the one shown" if predictions_name(score) in run.predictions else "missing"
+        return note(f"None: predictions/{predictions_name(score)}.json is {why}.")
     counts = confusion_counts(found.truth, found.predicted, len(found.classes))
     chosen = hardest(counts)
     labels = [found.classes[index] for index in chosen]

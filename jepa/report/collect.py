@@ -7,7 +7,7 @@ missing or unreadable file becomes a note. Only a folder that holds no trace of 
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Score:
     """What was chosen on held-out training clips, e.g. learning rate and weight decay."""
     data: str = ""
     """The data set, as it was named to the probe."""
+    config: str = ""
+    """Hash of the settings."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class Predictions:
     classes: tuple[str, ...]
     truth: tuple[int, ...]
     predicted: tuple[int, ...]
+    identity: tuple[int | None, str, str] | None = None
+    """Seed, hash of the weights and hash of the settings they belong to; none if the file does not say."""
+
+    def belong_to(self, score: Score) -> bool:
+        """Whether these are the predictions behind a score, as far as the file tells."""
+        return self.identity in (None, (score.seed, score.checkpoint, score.config))
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,8 @@ class Run:
 
     def predictions_of(self, score: Score) -> Predictions | None:
         """The predictions behind a score, if they were kept."""
-        return self.predictions.get(predictions_name(score))
+        found = self.predictions.get(predictions_name(score))
+        return found if found and found.belong_to(score) else None
 
 
 def predictions_name(score: Score) -> str:
@@ -105,6 +114,9 @@ def read_run(path: str | Path) -> Run:
     stages_folder = folder / "stages"
     stages = sorted(stages_folder.iterdir()) if stages_folder.is_dir() else []
     config_text = _text(folder / "config.yaml", notes)
+    scores = read_scores(folder / "results.jsonl", notes)
+    predictions = read_predictions(folder / "predictions", notes)
+    notes += _strangers(scores, predictions)
     return Run(
         path=folder,
         name=folder.resolve().name,
@@ -113,11 +125,22 @@ def read_run(path: str | Path) -> Run:
         environment=_json(folder / "environment.json", notes),
         model=_json(folder / "config.json", notes if (folder / "model.safetensors").exists() else None),
         metrics=read_metrics(folder / "metrics.csv", notes),
-        scores=read_scores(folder / "results.jsonl", notes),
-        predictions=read_predictions(folder / "predictions", notes),
+        scores=scores,
+        predictions=predictions,
         stages=tuple(read_run(stage) for stage in stages if is_run_folder(stage)),
         notes=tuple(notes),
     )
+
+
+def _strangers(scores: Sequence[Score], predictions: Mapping[str, Predictions]) -> list[str]:
+    """A line for each file of predictions that belongs to another measurement than any the page shows."""
+    shown = {predictions_name(score) for score in scores}
+    own = {name for score in scores if (name := predictions_name(score)) in predictions
+           and predictions[name].belong_to(score)}  # fmt: skip
+    return [
+        f"predictions/{name}.json is of another seed, weights, settings or data than the result shown, and left out"
+        for name in sorted(shown & predictions.keys() - own)
+    ]
 
 
 def _text(path: Path, notes: list[str] | None) -> str:
@@ -196,7 +219,7 @@ def read_scores(path: Path, notes: list[str]) -> tuple[Score, ...]:
     if damaged:
         notes.append(f"{path.name}: {damaged} unreadable {'line is' if damaged == 1 else 'lines are'} left out")
     if older:
-        notes.append(f"{path.name}: {older} older {'line is' if older == 1 else 'lines are'} superseded by newer ones")
+        notes.append(f"{path.name}: {older} earlier {'line is' if older == 1 else 'lines are'} left out for later ones")
     return tuple(found.values())
 
 
@@ -218,6 +241,7 @@ def _score(line: str) -> Score | None:
             chance=None if chance is None else float(chance),
             seed=entry.get("seed"),
             checkpoint=str(entry.get("checkpoint_hash") or ""),
+            config=str(entry.get("config_hash") or ""),
             classes=len(classes) if isinstance(classes, list) else classes,
             settings=entry.get("settings") or {},
             data=str(entry.get("data") or ""),
@@ -240,8 +264,14 @@ def read_predictions(folder: Path, notes: list[str]) -> dict[str, Predictions]:
         if len(truth) != len(predicted) or not truth or not classes:
             notes.append(f"predictions/{path.name} is damaged")
             continue
-        found[path.stem] = Predictions(classes, truth, predicted)
+        found[path.stem] = Predictions(classes, truth, predicted, _identity(entry))
     return found
+
+
+def _identity(entry: Mapping[str, Any]) -> tuple[int | None, str, str] | None:
+    if not entry.keys() & {"seed", "checkpoint_hash", "config_hash"}:
+        return None
+    return entry.get("seed"), str(entry.get("checkpoint_hash") or ""), str(entry.get("config_hash") or "")
 
 
 def _numbers(values: Iterable[int | str], classes: tuple[str, ...]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ their labels as much as the few allow.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -128,7 +128,7 @@ def _view(run: Run, encoders: Mapping[str, FrozenEncoder]) -> _View:
         encoder = list(encoders.values())[-1]
         config, clip = encoder.config, encoder.facts.get("clip", {})
         frames, size, tubelet, patch = config.frames, config.size, config.tubelet, config.patch
-        stride = encoder.window_stride
+        window = WindowConfig.of_facts(frames, clip)
     else:
         clip, model = run.config.get("clip", {}), run.config.get("model", {})
         try:
@@ -136,10 +136,11 @@ def _view(run: Run, encoders: Mapping[str, FrozenEncoder]) -> _View:
                 int(part[name])
                 for part, name in ((clip, "frames"), (clip, "size"), (model, "tubelet"), (model, "patch"))
             )
-            stride = int(clip.get("stride", 1))
+            window = WindowConfig.of_facts(frames, clip)
         except (KeyError, TypeError, ValueError):
             raise JepaError("neither weights nor a configuration say how clips are cut") from None
-    window = WindowConfig(frames=frames, stride=stride, fps=clip.get("fps"), short="repeat")
+    # One short video among those shown shall not cost the page its pictures.
+    window = replace(window, short="repeat")
     return _View(window, size, TokenGrid.of_clip(frames, size, size, tubelet=tubelet, patch=patch))
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 from jepa.data.stream import LoaderConfig
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
+from jepa.devices import DeviceName
 from jepa.errors import ConfigError
 from jepa.masks.build import MasksConfig
 from jepa.models.build import ModelConfig
@@ -58,7 +59,7 @@ class ClipConfig:
 class RunConfig:
     """How the run is executed; nothing here changes what is learned, up to rounding."""
 
-    device: Literal["auto", "cpu", "gpu"] = "auto"
+    device: DeviceName = "auto"
     """`auto`: the GPU if there is one."""
     precision: Literal["32", "bf16"] = "32"
     """`bf16`: matrix products in bfloat16, weights and optimizer in float32; for GPUs that have it."""

@@ -22,6 +22,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
 from jepa.data.source import Source, open_source
+from jepa.devices import choose_device
 from jepa.errors import ConfigError
 from jepa.logs import get_logger
 from jepa.models.build import build_jepa, encoder_config
@@ -64,7 +65,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         InterruptedRun: a signal asked the run to stop; its state is saved.
     """
     require_single_process()
-    accelerator = _accelerator(config.run)
+    accelerator = choose_device(config.run.device, "run.device").type
     source = open_source(config.data, "train")
     folder, step = open_run(config)
     if step:
@@ -196,14 +197,6 @@ def quiet_lightning() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _accelerator(config: RunConfig) -> str:
-    """Name for Lightning. Raises ConfigError when a GPU is asked for and there is none."""
-    gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
-    if config.device == "gpu" and gpu is None:
-        raise ConfigError("run.device is gpu, but torch sees none (try `jepa doctor`): set run.device to cpu or auto")
-    return gpu or "cpu" if config.device != "cpu" else "cpu"
 
 
 def _announce(config: PretrainConfig, source: Source, jepa: JEPA, step: int) -> None:

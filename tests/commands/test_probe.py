@@ -62,7 +62,7 @@ def test_json_without_baselines(
         (["--device", "abacus"], 2, "abacus"),
         (["--clip.frames", "400"], 3, "frames"),
         (["--out", "{file}"], 2, "cannot write"),
-        (["--attentive.heads", "7"], 2, "heads"),
+        (["--attentive.heads", "0"], 2, "attentive.heads is 0"),
         (["--clip.levels", "9"], 2, "levels"),
     ],
 )

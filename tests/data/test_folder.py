@@ -88,8 +88,17 @@ def test_a_named_file_is_tried_whatever_its_ending(tmp_path: Path) -> None:
 def test_names_that_are_no_text(tmp_path: Path) -> None:
     put(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9 1:2.mp4")))
     source = FolderSource(tmp_path)
-    assert keys(source) == ["caf\ufffd 1:2.mp4"]
+    assert keys(source) == [r"caf\udce9 1:2.mp4"]
     assert source.read(0) == VIDEO
+
+
+def test_keys_are_distinct(tmp_path: Path) -> None:
+    names = [b"a\xfe.mp4", b"a\xff.mp4", b"a\\udcff.mp4", b"a\\n.mp4", b"a\n.mp4", b"a\x85.mp4", "a\x85.mp4".encode()]
+    for name in names:
+        put(Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)))
+    found = keys(FolderSource(tmp_path))
+    assert len(set(found)) == len(names)
+    assert all(key.isprintable() for key in found)
 
 
 def test_a_change_is_noticed(tmp_path: Path) -> None:

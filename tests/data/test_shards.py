@@ -186,6 +186,27 @@ def test_shards_are_never_written_over(tmp_path: Path) -> None:
         ShardWriter(tmp_path / "foreign", name="other")
 
 
+def test_a_second_writer_gives_way_and_deletes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    late = ShardWriter(folder, name="late")
+    source = write(folder)
+    with pytest.raises(ConfigError, match=r"shard-000000\.tar is there already: another process writes here"), late:
+        late.write("0", video(0), INFO, {})
+    assert [source.read(number) for number in range(COUNT)] == [video(number) for number in range(COUNT)]
+    assert len(ShardSource(folder)) == COUNT
+
+
+@pytest.mark.parametrize("name", ["shard-000001.tar", "shard-000001.arrow"])
+def test_a_shard_that_appears_meanwhile_is_kept(tmp_path: Path, name: str) -> None:
+    writer = ShardWriter(tmp_path, name="x", samples_per_shard=2)
+    for number in range(3):
+        writer.write(f"{number}", video(number), INFO, {})
+    (tmp_path / name).write_text("of another process")
+    with pytest.raises(ConfigError, match=rf"{name} is there already: another process"):
+        writer.__exit__(None, None, None)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "of another process"}
+
+
 def test_a_folder_that_cannot_be_made_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot write to the folder"):

@@ -7,7 +7,7 @@ import pytest
 
 from jepa.data.folder import FolderSource
 from jepa.data.shards import ShardSource, ShardWriter
-from jepa.data.source import has_split, open_source, printable
+from jepa.data.source import has_split, open_source, printable, split_folders
 from jepa.data.synthetic.video import encode_h264
 from jepa.data.timeline import probe
 from jepa.errors import DataError
@@ -62,6 +62,32 @@ def test_folders_of_videos_as_splits(tmp_path: Path) -> None:
     put(tmp_path / "train/cats/a.mp4", tmp_path / "train/dogs/b.mp4", tmp_path / "test/cats/c.mp4")
     assert open_source(tmp_path, "test").info(0).labels == {"label": "cats"}
     assert len(open_source(tmp_path, "train")) == 2
+
+
+def test_sub_folders_without_videos_do_not_count(tmp_path: Path) -> None:
+    put(tmp_path / "train/left/a.mp4", tmp_path / "train/right/b.mp4", tmp_path / "test/left/c.mp4")
+    (tmp_path / "notes/more").mkdir(parents=True)
+    (tmp_path / "notes/more/readme.txt").write_text("no video")
+    (tmp_path / "val").mkdir()
+    assert sorted(split_folders(tmp_path)) == ["test", "train"]
+    source = open_source(tmp_path, "train")
+    assert [source.info(index).labels["label"] for index in range(2)] == ["left", "right"]
+    assert len(open_source(tmp_path, "test")) == 1
+
+
+def test_splits_beside_other_videos_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "train/a.mp4", tmp_path / "test/b.mp4", tmp_path / "extra/deep/c.mp4")
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(DataError, match=r"holds test, train beside extra: if .* move the others .* rename"):
+        open_source(tmp_path)
+
+
+def test_shards_as_splits_may_stand_beside_other_folders(tmp_path: Path) -> None:
+    put_shards(tmp_path / "train", 1)
+    put(tmp_path / "raw/a.mp4")
+    assert sorted(split_folders(tmp_path)) == ["train"]
+    put_shards(tmp_path / "test", 1)
+    assert sorted(split_folders(tmp_path)) == ["test", "train"]
 
 
 def test_nothing_there(tmp_path: Path) -> None:

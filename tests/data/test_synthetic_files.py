@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +132,71 @@ def test_a_data_set_with_a_split_gone_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test").rename(tmp_path / "elsewhere")
     with pytest.raises(ConfigError, match="folder test is gone"):
         generate(CONFIG, tmp_path, clips=2, test_fraction=0.5)
+
+
+def dead_process() -> int:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def make(out: Path, seed: int = 0) -> bool:
+    return generate(CONFIG, out, clips=2, test_fraction=0.5, seed=seed).created
+
+
+@pytest.mark.parametrize("left", [("train",), ("train", "test")])
+def test_what_a_killed_run_left_is_made_again(
+    tmp_path: Path, left: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path)
+    before = content(tmp_path)
+    (tmp_path / RECIPE).unlink()
+    partial = tmp_path / f".partial-{dead_process()}"
+    partial.mkdir()
+    for split in {"train", "test"} - set(left):
+        (tmp_path / split).rename(partial / split)
+    (tmp_path / "train/shard-000000.tar").write_bytes(b"cut")
+    with caplog.at_level("WARNING"):
+        assert make(tmp_path)
+    assert "a stopped run left" in caplog.text
+    assert content(tmp_path) == before  # and no working folder
+    assert not make(tmp_path)
+
+
+def test_left_overs_are_not_taken_from_a_process_at_work(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / RECIPE).unlink()
+    (tmp_path / f".partial-{os.getppid()}").mkdir()
+    before = content(tmp_path)
+    with pytest.raises(ConfigError, match=f"another process .* delete .*partial-{os.getppid()}"):
+        make(tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_folders_that_only_look_left_over_are_refused(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / RECIPE).unlink()
+    with pytest.raises(ConfigError, match="no synthetic data set"):
+        make(tmp_path, seed=1)
+    (tmp_path / "test/thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="no synthetic data set"):
+        make(tmp_path)
+    assert (tmp_path / "test/thesis.tex").read_text() == "years of work"
+
+
+def test_a_damaged_shard_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path)
+    before = content(tmp_path)
+    shard = tmp_path / "test/shard-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:1000])
+    (tmp_path / "test/thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"cut off .*; move .*thesis\.tex away"):
+        make(tmp_path)
+    (tmp_path / "test/thesis.tex").unlink()
+    with caplog.at_level("WARNING"):
+        assert make(tmp_path)
+    assert "cut off or only partly copied: making the data set again" in caplog.text
+    assert content(tmp_path) == before
 
 
 def test_provenance_tells_how_to_make_it_again(data: Path) -> None:

@@ -26,6 +26,18 @@ def test_random_starts_are_uniform_and_fit() -> None:
     assert max(abs(count - 400) for count in starts.values()) < 5 * np.sqrt(2000 * 0.2 * 0.8)
 
 
+@pytest.mark.parametrize(
+    ("clip", "expected"),
+    [
+        ({}, WindowConfig(8, 1)),
+        ({"stride": 3, "fps": None, "short": "error", "size": 32}, WindowConfig(8, 3)),
+        ({"stride": 3, "fps": 4.0, "short": "repeat"}, WindowConfig(8, 3, 4.0, "repeat")),
+    ],
+)
+def test_the_window_of_pretraining_is_read_from_its_facts(clip: dict[str, object], expected: WindowConfig) -> None:
+    assert WindowConfig.of_facts(8, clip) == expected
+
+
 def test_a_video_of_exactly_the_span_has_one_window() -> None:
     config = WindowConfig(frames=8, stride=2)
     whole = tuple(range(0, 15, 2))

@@ -1,10 +1,13 @@
 """The attentive probe finds one telling token among many, chooses on validation clips, and repeats itself."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from jepa.errors import DivergedError
+from jepa.errors import ConfigError, DivergedError
 from jepa.eval.attentive_training import AttentiveConfig, Setting, Tokens, train_attentive, train_heads
 from jepa.eval.features import TokenTable
 from jepa.models.attentive import AttentiveClassifier
@@ -38,34 +41,69 @@ def test_a_needle_is_found_and_the_hopeless_setting_is_not_chosen() -> None:
 
 
 def test_validation_clips_do_not_train_the_heads_they_judge() -> None:
-    (fit, classes), (validation, others) = needles(48, 0), needles(96, 1)
+    (fit, classes), (validation, others) = needles(30, 0), needles(120, 1)
     # The classes of the more numerous validation clips are named differently: who has seen them is right, else wrong.
     table = TokenTable(torch.cat([fit.tokens, validation.tokens]), fit.grid)
     targets = torch.cat([classes, (others + 1) % 3])
-    config = AttentiveConfig(learning_rates=(1e-2, 3e-3), weight_decays=(0.01,), epochs=1, batch_size=48, least_steps=60)
+    config = AttentiveConfig((1e-2, 3e-3), weight_decays=(0.01,), epochs=1, batch_size=48, least_steps=60)
     probe = train_attentive(
-        table, torch.arange(144), targets, 3, list(range(48)), list(range(48, 144)), config, seed=0, device=CPU
+        table, torch.arange(150), targets, 3, list(range(30)), list(range(30, 150)), config, seed=0, device=CPU
     )
     assert probe.validation is not None
     assert probe.validation < 0.2
-    right = probe.predict(table, torch.arange(48, 144), CPU) == targets[48:]
-    assert float(right.float().mean()) > 0.8, "the chosen head has seen all"
+    right = probe.predict(table, torch.arange(30, 150), CPU) == targets[30:]
+    assert float(right.float().mean()) > 0.7, "the chosen head has seen all"
+
+
+def places(count: int, seed: int) -> tuple[TokenTable, torch.Tensor]:
+    """The same vector at the first or at the last token, which is the class; the rest is noise."""
+    targets = torch.arange(count) % 2
+    tokens = 0.1 * torch.randn(count, 8, 12, generator=torch.Generator().manual_seed(seed))
+    tokens[torch.arange(count), targets * 7, 0] += 4.0
+    return TokenTable(tokens, TokenGrid(2, 2, 2)), targets
 
 
 def test_only_positions_tell_the_place_of_a_token() -> None:
-    generator = torch.Generator().manual_seed(0)
-    targets = torch.arange(240) % 2
-    tokens = 0.1 * torch.randn(240, 8, 12, generator=generator)
-    tokens[torch.arange(240), targets * 7, 0] += 4.0  # the same vector, at the first or at the last token
-    table, rows = TokenTable(tokens, TokenGrid(2, 2, 2)), torch.arange(240)
+    (table, targets), rows = places(240, 0), torch.arange(240)
+    fresh, truth = places(240, 1)  # the noise of the training rows can be learnt by heart
 
     def accuracy(positions: bool) -> float:
-        config = AttentiveConfig(learning_rates=(1e-2,), weight_decays=(0.01,), epochs=20, positions=positions)
+        # Not standardised: that would bring the noise, small as it is, to the size of the vector.
+        config = AttentiveConfig((1e-2,), weight_decays=(0.01,), positions=positions, standardise=False)
         probe = train_attentive(table, rows, targets, 2, list(range(240)), [], config, seed=0, device=CPU)
-        return float((probe.predict(table, rows, CPU) == targets).float().mean())
+        return float((probe.predict(fresh, rows, CPU) == truth).float().mean())
 
     assert accuracy(True) > 0.95
-    assert accuracy(False) < 0.8
+    assert accuracy(False) < 0.65  # 4.6 standard deviations above guessing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"heads": 0}, "attentive.heads is 0, expected 1 or more"),
+        ({"epochs": 0}, "attentive.epochs is 0"),
+        ({"depth": 0}, "attentive.depth is 0"),
+        ({"batch_size": -1}, "attentive.batch_size is -1"),
+        ({"least_steps": 0}, "attentive.least_steps is 0"),
+        ({"learning_rates": ()}, "at least one value"),
+        ({"weight_decays": ()}, "at least one value"),
+        ({"learning_rates": (1e-3, 0.0)}, "attentive.learning_rates has 0.0, expected numbers above 0"),
+        ({"learning_rates": (math.nan,)}, "attentive.learning_rates has nan"),
+        ({"weight_decays": (-0.1,)}, "attentive.weight_decays has -0.1, expected numbers of 0 or more"),
+    ],
+)
+def test_wrong_settings_are_refused(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        AttentiveConfig(**arguments)
+
+
+def test_heads_that_do_not_divide_the_width_become_the_largest_common_divisor() -> None:
+    table, targets = needles(48, 0)  # of width 12
+    config = AttentiveConfig(
+        learning_rates=(1e-2,), weight_decays=(0.1,), heads=8, epochs=1, batch_size=48, least_steps=1
+    )
+    probe = train_attentive(table, torch.arange(48), targets, 3, list(range(48)), [], config, seed=0, device=CPU)
+    assert probe.head.pooler.cross_attention_block.xattn.heads == 4
 
 
 def test_the_same_seed_gives_the_same_head() -> None:

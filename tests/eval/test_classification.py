@@ -9,12 +9,13 @@ import torch
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
 from jepa.data.source import SampleInfo, Source
 from jepa.data.stream import LoaderConfig
+from jepa.errors import DataError
 from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.classification import ClipConfig, EvaluationConfig, evaluate_encoder, evaluate_pixels
 from jepa.eval.clips import ClipSet, EvaluationData, open_evaluation_data
 from jepa.eval.metrics import wilson
 from jepa.eval.probes import ProbesConfig
-from jepa.eval.results import predictions_path, read_predictions, read_results
+from jepa.eval.results import read_predictions, read_results
 from jepa.models.encoder import EncoderConfig
 
 ATTENTIVE = AttentiveConfig(epochs=1, batch_size=8, least_steps=3)
@@ -55,7 +56,7 @@ def test_results_are_complete_consistent_and_written(encoder: FrozenEncoder, tin
     for result in results:
         assert result.checkpoint_hash == encoder.checkpoint_hash
         assert (result.low, result.high) == wilson(round(result.value * result.count), result.count)
-        said = read_predictions(predictions_path(tmp_path, result))
+        said = read_predictions(tmp_path, result)
         right = sum(truth == predicted for truth, predicted in zip(said.truth, said.predicted, strict=True))
         assert result.count == len(said.truth) == 12
         assert result.value == pytest.approx(right / 12)
@@ -67,15 +68,14 @@ def test_results_are_complete_consistent_and_written(encoder: FrozenEncoder, tin
 def test_test_labels_change_no_choice_and_no_answer(encoder: FrozenEncoder, tiny_shards: Path, tmp_path: Path) -> None:
     data = open_evaluation_data(tiny_shards)
     shuffled = EvaluationData(data.name, data.train, ClipSet(Relabelled(data.test.source), data.test.indices))
-    answers = []
+    answers, truths = [], []
     for name, part in (("true", data), ("shuffled", shuffled)):
         results = evaluate_encoder("pretrained", encoder, part, ["bodies"], config=SMALL, out=tmp_path / name)
-        files = [read_predictions(predictions_path(tmp_path / name, result)) for result in results]
+        files = [read_predictions(tmp_path / name, result) for result in results]
         answers.append(([result.settings for result in results], [file.predicted for file in files]))
-        truths = [file.truth for file in files]
+        truths.append(files[0].truth)
     assert answers[0] == answers[1]
-    original = read_predictions(predictions_path(tmp_path / "true", results[0]))
-    assert original.truth != truths[0], "the labels were not shuffled"
+    assert truths[0] != truths[1], "the labels were not shuffled"
 
 
 def test_the_hash_follows_what_matters_and_nothing_else(encoder: FrozenEncoder, tiny_shards: Path) -> None:
@@ -127,6 +127,19 @@ def test_a_frame_rate_of_its_own_counts() -> None:
     trained = random_encoder(config, seed=0, facts={"clip": {"stride": 3, "fps": 2.0}})
     other = ClipConfig(fps=4.0).view(trained)
     assert (other.window.frames, other.window.fps, other.size) == (4, 4.0, 32)
+
+
+def test_short_videos_are_treated_as_in_pretraining_unless_said(
+    encoder: FrozenEncoder, tiny_shards: Path, tmp_path: Path
+) -> None:
+    padded = random_encoder(encoder.config, seed=0, facts={"clip": {"stride": 20, "short": "repeat"}})
+    assert ClipConfig().view(padded).window.short == "repeat"
+    assert ClipConfig(short="error").view(padded).window.short == "error"
+    data = open_evaluation_data(tiny_shards)  # 16 frames each; a clip of 4 at stride 20 wants 61
+    assert evaluate_encoder("padded", padded, data, ["bodies"], ["knn"], config=SMALL)
+    strict = replace(SMALL, clip=ClipConfig(short="error"))
+    with pytest.raises(DataError, match="needs 61"):
+        evaluate_encoder("strict", padded, data, ["bodies"], ["knn"], config=strict)
 
 
 @pytest.mark.gpu

@@ -73,7 +73,8 @@ def test_validation_clips_do_not_train_the_fits_they_judge() -> None:
     (fit, classes), (validation, others) = blobs(30, 8, 3, 0.1), blobs(90, 8, 3, 0.1, seed=1)
     # The classes of the more numerous validation clips are named differently: who has seen them is right, else wrong.
     features, targets = torch.cat([fit, validation]), torch.cat([classes, (others + 1) % 3])
-    probe = train_linear(features, targets, 3, list(range(30)), list(range(30, 120)), LinearConfig(strengths=(0.1, 0.01)))
+    config = LinearConfig(strengths=(0.1, 0.01))
+    probe = train_linear(features, targets, 3, list(range(30)), list(range(30, 120)), config)
     assert probe.validation == 0.0
     assert torch.equal(probe.fit.predict(validation), targets[30:]), "the chosen strength is fitted on all"
 

@@ -40,8 +40,7 @@ def test_measuring_again_replaces_and_anything_else_is_appended(tmp_path: Path, 
     other = replace(RESULT, **changed)
     record(tmp_path, other)
     record(tmp_path, replace(RESULT, value=0.7))
-    assert sorted(found.value for found in read_results(tmp_path)) == [0.5, 0.7]
-    assert other in read_results(tmp_path)
+    assert read_results(tmp_path) == [replace(RESULT, value=0.7), other], "the line stands where it stood"
 
 
 def test_predictions_lie_beside(tmp_path: Path) -> None:
@@ -49,10 +48,21 @@ def test_predictions_lie_beside(tmp_path: Path) -> None:
     record(tmp_path, RESULT, said)
     path = tmp_path / "predictions" / "motion-pretrained-linear.json"
     assert predictions_path(tmp_path, RESULT) == path
-    assert read_predictions(path) == said
+    assert read_predictions(tmp_path, RESULT) == said
     path.write_text("{}")
     with pytest.raises(DataError, match="probe again"):
-        read_predictions(path)
+        read_predictions(tmp_path, RESULT)
+
+
+@pytest.mark.parametrize("name", ["seed", "checkpoint_hash", "config_hash"])
+def test_predictions_say_which_measurement_they_are_of(tmp_path: Path, name: str) -> None:
+    changed: dict[str, Any] = {name: 1 if name == "seed" else "other"}
+    newer = replace(RESULT, **changed)
+    record(tmp_path, RESULT, Predictions(("a", "b"), (0, 1), (0, 0)))
+    record(tmp_path, newer, Predictions(("a", "b"), (0, 1), (0, 1)))
+    assert read_predictions(tmp_path, newer).predicted == (0, 1)
+    with pytest.raises(DataError, match=f"another measurement .other {name}."):
+        read_predictions(tmp_path, RESULT)
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from jepa.data.decode import decode
 from jepa.data.frames import stored_side
 from jepa.data.source import open_source
 from jepa.data.transforms import centre_crop
+from jepa.data.windows import WindowConfig
 from jepa.errors import ConfigError, DataError
 from jepa.features import extract as extraction
 from jepa.features.extract import ExtractConfig, Pool, extract, pool_tokens
@@ -180,6 +181,21 @@ def test_clips_follow_the_frame_rate_of_pretraining(encoder: FrozenEncoder, vide
     plan = make_plan(open_source(videos), window_of(encoder), tiles=False)
     assert plan.windows[0] == tuple(range(2, 18, 2))  # 8 frames a second, every second one
     assert window_of(encoder, stride=3).fps is None
+
+
+@pytest.mark.parametrize(
+    ("trained", "given", "expected"),
+    [("repeat", None, "repeat"), ("error", None, "error"), ("error", "repeat", "repeat"), ("repeat", "error", "error")],
+)
+def test_short_videos_are_padded_as_in_pretraining_unless_said(
+    encoder: FrozenEncoder, videos: Path, tmp_path: Path, trained: str, given: str | None, expected: str
+) -> None:
+    encoder.facts["clip"]["short"] = trained
+    result = run(encoder, videos, tmp_path / "out", short=given, windows="centre")
+    spans = {Path(row.key).stem: (row.start, row.end) for row in FeatureSet(tmp_path / "out").rows}
+    assert spans.get("short") == {"repeat": (0, 4), "error": None}[expected]
+    assert [Path(video.key).stem for video in result.skipped] == ([] if expected == "repeat" else ["short"])
+    assert window_of(encoder, stride=2, short="repeat") == WindowConfig(8, 2, None, "repeat")
 
 
 def test_pooling_by_hand() -> None:

@@ -100,6 +100,17 @@ def test_effective_rank_of_known_spectra() -> None:
     assert effective_rank(line).item() == pytest.approx(1, abs=0.02)
 
 
+@pytest.mark.parametrize("count", [4097, 8000, 8191, 8192, 20000])
+def test_effective_rank_sees_all_of_a_large_batch(count: int) -> None:
+    rows = torch.zeros(count, 2)
+    rows[: count // 2, 0] = torch.linspace(-1, 1, count // 2)  # one direction in the first half, another in the second
+    rows[count // 2 :, 1] = torch.linspace(-1, 1, count - count // 2)
+    assert effective_rank(rows[: count // 2][None]).item() == pytest.approx(1, abs=0.01)
+    assert effective_rank(rows[None]).item() == pytest.approx(2, abs=0.01)
+    rows[-1] = torch.nan
+    assert effective_rank(rows[None]).isnan(), "the last row is looked at"
+
+
 def test_feature_std_sees_collapse() -> None:
     assert feature_std(torch.ones(2, 8, 4)).item() == 0.0
     assert feature_std(torch.randn(8, 512, 4)).item() == pytest.approx(1.0, abs=0.05)

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +47,28 @@ def test_the_last_of_several_results_counts_and_the_page_says_so(make_run: Calla
     run = read_run(folder)
     assert len(run.scores) == len(lines)
     assert run.scores[0].value == 0.99
-    assert [note for note in run.notes if "older" in note]
+    assert [note for note in run.notes if "earlier" in note]
     assert [note for note in run.notes if "unreadable" in note]
+
+
+@pytest.mark.parametrize("name", ["seed", "checkpoint_hash", "config_hash"])
+def test_predictions_of_another_measurement_are_left_out(tmp_path: Path, name: str) -> None:
+    first = Result(
+        task="motion", encoder="pretrained", probe="knn", metric="accuracy", value=0.5, low=0.4, high=0.6, count=2,
+        seed=0, config_hash="a", checkpoint_hash="b", classes=2, chance=0.5,
+    )  # fmt: skip
+    changed: dict[str, Any] = {name: 1 if name == "seed" else "other"}
+    second = replace(first, **changed)
+    said = Predictions(("x", "y"), (0, 1), (0, 1))
+    for result in (first, second):
+        record(tmp_path, result, said)
+    run = read_run(tmp_path)
+    assert run.predictions_of(run.scores[0]) is not None
+    assert not [note for note in run.notes if note.startswith("predictions")]
+    record(tmp_path, first, said)  # its line stays before the second, which remains the one shown
+    run = read_run(tmp_path)
+    assert run.predictions_of(run.scores[0]) is None
+    assert [note for note in run.notes if note.startswith("predictions/motion-pretrained-knn.json is of another seed")]
 
 
 def test_results_on_other_data_supersede_nothing(make_run: Callable[..., Path]) -> None:
@@ -57,7 +79,7 @@ def test_results_on_other_data_supersede_nothing(make_run: Callable[..., Path]) 
     run = read_run(folder)
     assert len(run.scores) == len(lines) + 1
     assert [score.data for score in run.scores if score.value == 0.99] == ["elsewhere"]
-    assert not [note for note in run.notes if "older" in note]
+    assert not [note for note in run.notes if "earlier" in note]
 
 
 @pytest.mark.parametrize(
