@@ -23,7 +23,6 @@ from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
 from jepa.data.source import Source, open_source
 from jepa.devices import choose_device
-from jepa.errors import ConfigError
 from jepa.logs import get_logger
 from jepa.models.build import build_jepa, encoder_config
 from jepa.models.jepa import JEPA
