@@ -7,6 +7,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -80,3 +81,18 @@ def tiny_run(once: Once, tiny_shards: Path) -> Path:
         assert code == 0, f"jepa pretrain ended with {code}"
 
     return once("run", make)
+
+
+@pytest.fixture
+def micro(tiny_shards: Path, tmp_path: Path) -> Callable[..., Any]:
+    """`micro(optim={"steps": 3})`: tests/micro.yaml with changes, writing to a temporary folder."""
+    from jepa.config import make_layer, read_layer, resolve
+    from jepa.training.config import PretrainConfig
+
+    base = read_layer(PretrainConfig, Path(__file__).parent / "micro.yaml")
+
+    def configure(**changes: object) -> PretrainConfig:
+        paths = {"data": str(tiny_shards), "out": str(tmp_path / "run")}
+        return resolve(PretrainConfig, [base, make_layer(PretrainConfig, paths | changes, "test")]).build()
+
+    return configure
