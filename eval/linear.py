@@ -167,7 +167,11 @@ def _path(
     strengths: Sequence[float],
     iterations: int,
 ) -> Iterator[LinearProbe]:
-    """Fits from strong to weak, until the validation loss has risen twice: weaker ones overfit more, and slowly."""
+    """Fits from strong to weak, until weaker ones only widen the margins of rows that are all fitted, at rising loss.
+
+    A rising validation loss alone is no reason to stop: where the classes show in faint directions it rises first, at
+    chance, and accuracy grows only with much weaker penalties.
+    """
     found: LogisticFit | None = None
     least, risen = float("inf"), 0
     for strength in strengths:
@@ -176,7 +180,7 @@ def _path(
         yield LinearProbe(found, strength, float((scores_BY.argmax(1) == validation[1]).float().mean()))
         loss = float(F.cross_entropy(scores_BY, validation[1]))
         least, risen = min(loss, least), risen + 1 if loss > least else 0
-        if risen == _PATIENCE:
+        if risen >= _PATIENCE and bool((found.predict(fit[0]) == fit[1]).all()):
             return
 
 

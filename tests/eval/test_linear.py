@@ -105,3 +105,13 @@ def test_without_validation_clips_the_middle_is_taken() -> None:
     features, targets = blobs(6, 2, 2, 0.1)
     probe = train_linear(features, targets, 2, list(range(6)), [], LinearConfig(strengths=(1.0, 0.1, 0.01)))
     assert (probe.strength, probe.validation) == (0.1, None)
+
+
+def test_classes_in_faint_directions_are_found_behind_noise() -> None:
+    # Strong penalties see the loud noise alone, so the validation loss rises at chance before it falls.
+    faint, targets = blobs(400, 4, 4, 0.3)
+    noise = torch.randn(400, 40, generator=torch.Generator().manual_seed(1))
+    features = torch.cat([0.05 * faint, noise], 1)
+    probe = train_linear(features, targets, 4, range(300), range(300, 400), LinearConfig())
+    assert probe.strength < 0.1
+    assert probe.validation is not None and probe.validation > 0.7
