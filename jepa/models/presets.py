@@ -24,7 +24,7 @@ class Size(NamedTuple):
 _PREDICTOR = PredictorConfig(width=384, depth=12, heads=12)
 
 SIZES: dict[SizeName, Size] = {
-    "nano": Size(96, 4, 3, 4.0, PredictorConfig(width=64, depth=3, heads=2)),
+    "nano": Size(96, 4, 3, 4.0, PredictorConfig(width=64, depth=1, heads=2)),
     "tiny": Size(192, 12, 3, 4.0, PredictorConfig(width=96, depth=6, heads=3)),
     "small": Size(384, 12, 6, 4.0, PredictorConfig(width=192, depth=6, heads=6)),
     "base": Size(768, 12, 12, 4.0, _PREDICTOR),
