@@ -1,8 +1,8 @@
 """`jepa demo`: the whole way in one command, from simulated videos to a page with probe results.
 
 Two stages of pretraining: masked reconstruction of pixels, then V-JEPA with the EMA target encoder, started from the
-first. A small network that starts from random weights has nothing worth predicting in its own features; a short
-reconstruction stage gives it that (docs/log.md has the measurements). Both stages, a random encoder of the same
+first. From random weights V-JEPA has little worth predicting in its own features and learns slowly; a short
+reconstruction stage gives it something to predict (docs/log.md has the measurements). Both stages, a random encoder of the same
 architecture and raw pixels are probed on motions that no single frame gives away.
 
 Every part continues where it was interrupted: the same command again finishes the demo.
