@@ -44,7 +44,7 @@ class Config:
     out: Path = Path("runs/demo")
     """Run folder; the data set lies in its subfolder `data`, the stages before the last one in `stages`."""
     preset: Literal["quick", "full"] = "quick"
-    """`quick`: the easy world, minutes on two cores. `full`: the hard world, also V-JEPA from scratch, hours."""
+    """`quick`: the easy world, minutes on two cores. `full`: the hard world, also V-JEPA from scratch, over an hour."""
     seed: int = 0
     """Seed of the data, the weights and the probes."""
     clips: int | None = None
