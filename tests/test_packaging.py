@@ -42,6 +42,8 @@ def test_every_file_of_the_package_is_inside_once(wheel: zipfile.ZipFile) -> Non
         for suffix in ("*.py", "*.yaml"):
             # rglob does not follow the links, so each file is met once, under its real folder
             expected |= {prefix + path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob(suffix)}
+    shipped = ROOT / "jepa/checkpoints/shipped"
+    expected |= {path.relative_to(ROOT).as_posix() for path in shipped.rglob("*") if path.is_file()}
     assert sorted(inside) == sorted(set(inside))
     assert expected - set(inside) == set()
 

@@ -2,8 +2,8 @@
 
 Two stages of pretraining: masked reconstruction of pixels, then V-JEPA with the EMA target encoder, started from the
 first. From random weights V-JEPA has little worth predicting in its own features and learns slowly; a short
-reconstruction stage gives it something to predict (docs/log.md has the measurements). Both stages, a random encoder of the same
-architecture and raw pixels are probed on motions that no single frame gives away.
+reconstruction stage gives it something to predict (docs/log.md has the measurements). Both stages, a random encoder
+of the same architecture and raw pixels are probed on motions that no single frame gives away.
 
 Every part continues where it was interrupted: the same command again finishes the demo.
 """
