@@ -123,7 +123,6 @@ class ShowProgress(Callback):
     ) -> None:
         assert isinstance(module, Pretraining)
         assert self._progress is not None
-        # Reading the loss waits for the device, so only now and then.
         note = f"loss {float(module.output.loss):.4f}" if module.output and trainer.global_step % 10 == 1 else None
         self._progress.advance(note=note)
 
