@@ -1,10 +1,11 @@
-"""Linear probe: multinomial logistic regression on standardised features, to the optimum.
+"""Linear probe: multinomial logistic regression on standardised features, to the optimum or nearly.
 
     minimise  mean cross-entropy(W' x + b, y) + strength / 2 * |W|^2
 
-The problem is convex, so L-BFGS on the whole training part finds the same answer every time: no learning rate,
-no batches, no seed. The strengths are tried from strong to weak, each started from the one before, and judged
-on a validation part of the training set; the chosen one is fitted again on all of it.
+The problem is convex, so L-BFGS on the whole training part finds nearly the same answer every time: no learning
+rate, no batches, no seed (with the weakest penalties the limit on iterations ends it a little before the optimum).
+The strengths are tried from strong to weak, each started from the one before, and judged on a validation part of the
+training set; the chosen one is fitted again on all of it.
 
 Features wider than the number of training clips (raw pixels) are first rewritten in the span of those clips: by
 the representer theorem the best W lies there, so coordinates that keep all inner products lose nothing and cost

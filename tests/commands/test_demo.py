@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from jepa.checkpoints.load import load_encoder
 from jepa.cli import main
 from jepa.commands.demo import PRESETS, TASKS
 from jepa.config import load_named
 from jepa.eval.results import read_results
+from jepa.models.build import predictor_config
 from jepa.training.config import PretrainConfig
 
 SMALL = ["--clips", "96", "--max-steps", "2"]
@@ -41,6 +43,22 @@ def test_the_second_stage_starts_from_the_first(demo: Path) -> None:
     config = json.loads((demo / "config.json").read_text())
     assert config["objective"]["target"] == "ema"
     assert "stages/reconstruction" in (demo / "config.yaml").read_text()
+
+
+def test_each_result_names_the_weights_it_was_measured_on(demo: Path) -> None:
+    hashes = {result.encoder: result.checkpoint_hash for result in read_results(demo)}
+    assert hashes["pretrained"] == load_encoder(demo).checkpoint_hash
+    assert hashes["reconstruction"] == load_encoder(demo / "stages" / "reconstruction").checkpoint_hash
+    assert len({hashes[name] for name in ("pretrained", "reconstruction", "random")}) == 3
+
+
+@pytest.mark.parametrize("name", ["demo", "full"])
+def test_the_recipe_that_was_measured_is_the_one_that_is_shipped(name: str) -> None:
+    # A deeper predictor follows the motion itself, and predicting fewer tokens learns more slowly (docs/log.md).
+    config = load_named(PretrainConfig, "pretrain", name, {"data": Path("d"), "out": Path("o")}, "test")
+    assert predictor_config(config.model).depth == 1
+    assert config.masks.context_share == 0.4
+    assert config.masks.target_share == 0.6
 
 
 def test_the_same_command_again_finds_the_work_done(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
