@@ -20,7 +20,7 @@ from jepa.config import load_named
 from jepa.data.stream import LoaderConfig
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
-from jepa.errors import InterruptedRun
+from jepa.errors import ConfigError, InterruptedRun
 from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.classification import EvaluationConfig, evaluate_encoder, evaluate_pixels
 from jepa.eval.clips import EvaluationData, open_evaluation_data
@@ -29,7 +29,7 @@ from jepa.eval.results import Result, table
 from jepa.logs import get_logger
 from jepa.report.page import write_report
 from jepa.training.config import PretrainConfig
-from jepa.training.run_folder import RunFolder, start_moved
+from jepa.training.run_folder import RunFolder
 
 SUMMARY = "Run the whole pipeline on a synthetic world: data, pretraining, probes, page"
 EXAMPLE = "jepa demo --out runs/demo"
@@ -157,7 +157,10 @@ def _require_unmoved(stages: Sequence[Stage], plans: Mapping[str, PretrainConfig
             continue
         done = RunFolder(plans[stage.init].out).model_step()
         if done is not None and done < plans[stage.init].last_step:
-            raise start_moved(plans[stage.folder])
+            raise ConfigError(
+                f"cannot go on in {plans[stage.folder].out}: its first stage ended after {done} steps and later ones "
+                "started from it, so a longer first stage would change what they began with; choose another --out"
+            )
 
 
 def _train(plan: PretrainConfig) -> None:

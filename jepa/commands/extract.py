@@ -51,7 +51,7 @@ def describe(result: Extraction) -> str:
     """The result in words."""
     size = " x ".join(str(side) for side in result.row_shape)
     shards = "1 shard" if result.shards == 1 else f"{result.shards} shards"
-    text = f"{result.rows} rows of {size} in {shards}: {result.out}"
+    text = f"{result.rows} rows, each {size} values, in {shards}: {result.out}"
     if result.new_rows == 0:
         text = f"already complete, nothing to do: {text}"
     elif result.new_rows < result.rows:

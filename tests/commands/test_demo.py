@@ -76,7 +76,9 @@ def test_a_longer_first_stage_under_a_started_second_one_is_refused_at_once(
     first = demo / "stages" / "reconstruction" / "model.safetensors"
     before = first.read_bytes()
     assert main(["demo", "--out", str(demo), "--clips", "96", "--max-steps", "3"]) == 2
-    assert f"have changed since; delete the folder {demo} or choose another --out" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"cannot go on in {demo}: its first stage ended after 2 steps" in message
+    assert "choose another --out" in message
     assert first.read_bytes() == before
 
 
