@@ -14,11 +14,16 @@ def test_results_come_in_order() -> None:
 
 
 def test_workers_are_born_deaf_to_ctrl_c() -> None:
-    list(Loader(abs, range(1), workers=1))
-    # A bare process of the same server, so that it is not the start of our workers that makes it so.
-    with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        assert pool.apply(signal.getsignal, (signal.SIGINT,)) is signal.SIG_IGN
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN, "and this one still hears it"
+    # A job that a script starts in the background is deaf from birth: these tests may run in one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        list(Loader(abs, range(1), workers=1))
+        # A bare process of the same server, so that it is not the start of our workers that makes it so.
+        with multiprocessing.get_context("forkserver").Pool(1) as pool:
+            assert pool.apply(signal.getsignal, (signal.SIGINT,)) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "and this one still hears it"
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
