@@ -67,7 +67,6 @@ class Finding:
 
     def record(self) -> dict[str, object]:
         """For JSON."""
-        facts = {"kind": self.kind, "shard": self.shard, "key": self.key, "offset": self.offset, "what": self.what}
-        return {name: printable(value) if isinstance(value, str) else value for name, value in facts.items()} | {
-            "advice": self.to_do
-        }
+        facts = {"shard": self.shard, "key": self.key, "what": self.what, "advice": self.to_do}
+        texts = {name: None if text is None else printable(text) for name, text in facts.items()}
+        return {"kind": self.kind, **texts, "offset": self.offset}

@@ -2,7 +2,7 @@
 
 What is compared: sizes of the files and counts with `manifest.json`; the digest of the index; every member that the
 index lists with the member that the walk finds at that place. A tar without an index is held to its own rules: no
-damage, no links, no name twice, a video or an image in every sample, and a member that nine of ten samples have in all.
+damage, no links, no name twice, a video or an image in every sample, and in all of them a member that nine of ten have.
 """
 
 import tempfile
@@ -18,14 +18,14 @@ import numpy as np
 
 from jepa.data.folder import VIDEO_ENDINGS
 from jepa.data.index import Row, ShardEntry, open_rows, row_at, write_rows
-from jepa.data.lint_findings import Finding
+from jepa.data.lint_findings import Finding, FindingKind
 from jepa.data.source import MANIFEST
 from jepa.data.tar_walk import TarDamage, TarMember, split_name, unsafe, walk_file
 from jepa.errors import DataError
 
 IMAGE_ENDINGS = frozenset({"bmp", "jpeg", "jpg", "png", "tif", "tiff", "webp"})
-USUAL_SHARE = 0.9
-"""A member that this part of the samples of a shard has is expected in all of them."""
+LEAST_SAMPLES = 3
+"""In a shard of fewer samples nothing can be called usual."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _list(shard: ShardFiles) -> _Listing:
         parts = split_name(found.name)
         key = parts[0] if parts else None
         if problem := unsafe(found):
-            kind = "link" if found.kind == "link" else "unsafe-name"
+            kind: FindingKind = "link" if found.kind == "link" else "unsafe-name"
             listing.findings.append(Finding(kind, shard.name, f"member {found.name} {problem}", key, found.header))
         elif found.kind == "file" and parts:
             if found.name in seen:
@@ -221,10 +221,11 @@ def _incomplete(shard: ShardFiles, listing: _Listing) -> Iterator[Finding]:
 
 
 def _usual(samples: Iterable[Mapping[str, TarMember]]) -> set[str]:
-    """Endings that almost every sample has, those of videos and images aside (samples may have different kinds)."""
+    """Endings that at most one sample lacks, or one in ten; those of videos and images aside, whose kinds differ."""
     lists = [list(members) for members in samples]
     counts = Counter(ending for endings in lists for ending in endings if not is_media(ending))
-    return {ending for ending, count in counts.items() if count >= USUAL_SHARE * len(lists)}
+    few = max(1, len(lists) // 10)
+    return {ending for ending, count in counts.items() if len(lists) >= LEAST_SAMPLES and len(lists) - count <= few}
 
 
 def _lack(missing: Sequence[str], gone: bool = False) -> str:

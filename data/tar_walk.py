@@ -24,12 +24,18 @@ BLOCK = 512
 """Bytes of a header; contents are filled up to a multiple of it."""
 END_BLOCKS = 2
 """Blocks of zeros at the end, at least."""
+NAME_BYTES = 100
+"""A name that is longer or not ASCII may stand elsewhere than in the name field of its header."""
+LARGE = 8**11
+"""The size of a file of so many bytes or more may stand elsewhere than in the size field of its header."""
+FILE_TYPES = frozenset({b"0", b"\0", b"7"})
+"""Types of plain files."""
 
 MemberKind = Literal["file", "folder", "link", "special"]
 DamageKind = Literal["cut-at-member", "cut-header", "corrupt-header", "zeroed-header", "cut-data"]
 
 _KINDS: dict[bytes, MemberKind] = {
-    b"0": "file", b"\0": "file", b"7": "file", b"1": "link", b"2": "link", b"5": "folder",
+    **dict.fromkeys(FILE_TYPES, "file"), b"1": "link", b"2": "link", b"5": "folder",
 }  # fmt: skip
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
 _EXTENDED = frozenset({_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK})
@@ -76,14 +82,15 @@ class Header:
     """One byte: 0 or NUL a file, 1 and 2 links, 5 a folder, x and g pax, L and K long names of GNU."""
 
 
-def walk(stream: BinaryIO, size: int) -> Iterator[TarMember | TarDamage]:
+def walk(stream: BinaryIO, size: int, start: int = 0) -> Iterator[TarMember | TarDamage]:
     """Every member and every damage of a tar, in the order of their places.
 
     Args:
         stream: seekable; its position is changed.
         size: bytes of the tar.
+        start: place of the header to begin with.
     """
-    offset, names = 0, _Extended()
+    offset, names = start, _Extended()
     while True:
         block = _read(stream, offset, BLOCK)
         if len(block) < BLOCK:
@@ -105,7 +112,7 @@ def walk(stream: BinaryIO, size: int) -> Iterator[TarMember | TarDamage]:
             yield TarDamage("corrupt-header", offset, header)
             offset, names = _next_header(stream, offset + BLOCK), _Extended()
             continue
-        start = offset if names.start is None else names.start
+        first = offset if names.start is None else names.start
         content = offset + BLOCK
         length = header.size if names.size is None or header.type in _EXTENDED else names.size
         if header.type not in _EXTENDED and _KINDS.get(header.type, "special") in ("link", "folder"):
@@ -116,12 +123,12 @@ def walk(stream: BinaryIO, size: int) -> Iterator[TarMember | TarDamage]:
             return
         offset = content + _whole(length)
         if header.type in _EXTENDED:
-            problem = names.take(header.type, start, _read(stream, content, min(length, _MOST_EXTENDED + 1)))
+            problem = names.take(header.type, first, _read(stream, content, min(length, _MOST_EXTENDED + 1)))
             if problem:
                 yield TarDamage("corrupt-header", content - BLOCK, problem)
             continue
         kind = _KINDS.get(header.type, "special")
-        yield TarMember(names.name or header.name, start, content, length, kind)
+        yield TarMember(names.name or header.name, first, content, length, kind)
         names = _Extended()
 
 
@@ -155,6 +162,8 @@ def walk_file(path: Path) -> Iterator[TarMember | TarDamage]:
 
 def parse_header(block: bytes) -> Header | str:
     """The header in a block of 512 bytes, or in words why it is none."""
+    if len(block) < BLOCK:
+        return "the header is cut off"
     if not _has_checksum(block):
         if block[:2] == b"\x1f\x8b":
             return "gzip data: shards must not be compressed"
@@ -162,7 +171,7 @@ def parse_header(block: bytes) -> Header | str:
     size = _number(block[124:136])
     if size is None or size < 0:
         return "the header has no valid size"
-    name = _text(block[:100])
+    name = _text(block[:NAME_BYTES])
     if block[257:263] == b"ustar\0" and block[345]:
         name = f"{_text(block[345:500])}/{name}"
     return Header(name, size, block[156:157])
@@ -187,7 +196,7 @@ def unsafe(member: TarMember) -> str | None:
 def split_name(name: str) -> tuple[str, str] | None:
     """Key and ending of a member: `a/17.masks.npz` is ("a/17", "masks.npz"). None for files that have no key.
 
-    The rule of webdataset: the key ends at the first dot of the last part of the path.
+    The rule of webdataset: the key ends at the first dot of the last part of the path. Hidden files have none.
     """
     folder, slash, base = name.removeprefix("./").rpartition("/")
     stem, dot, ending = base.partition(".")
