@@ -73,7 +73,7 @@ def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: 
     report(_duplicates(shards, structures))
     looked = [s.samples if checks.need_content(shard) else 0 for shard, s in zip(shards, structures, strict=True)]
     with progress(None, "checking samples", sum(looked)) as bar:
-        for count, findings in _contents(shards, looked, checks, workers):
+        for count, findings in _contents(_Parts.of(shards, looked, checks), workers):
             report(findings)
             bar.advance(count)
     return Summary(
@@ -200,6 +200,14 @@ class _Parts:
     samples: tuple[int, ...]
     checks: Checks
 
+    @classmethod
+    def of(cls, shards: Sequence[ShardFiles], samples: Sequence[int], checks: Checks) -> "_Parts":
+        """Args: samples: how many of each shard are to be looked at."""
+        return cls(tuple(shards), tuple(accumulate(-(-count // PART) for count in samples)), tuple(samples), checks)
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
     def part(self, number: int) -> _Part:
         shard = int(np.searchsorted(self.ends, number, side="right"))
         place = number - (self.ends[shard - 1] if shard else 0)
@@ -209,28 +217,21 @@ class _Parts:
         part = self.part(number)
         return check_content(part.shard, part.first, part.end, self.checks)
 
-
-@dataclass(frozen=True)
-class _OneByOne:
-    """The samples of one part, each alone."""
-
-    part: _Part
-    checks: Checks
-
-    def __call__(self, number: int) -> list[Finding]:
-        return check_content(self.part.shard, number, number + 1, self.checks)
+    def alone(self, part: _Part) -> Callable[[int], list[Finding]]:
+        """Number of a sample in its shard -> its findings."""
+        return partial(_one, part.shard, self.checks)
 
 
-def _contents(
-    shards: Sequence[ShardFiles], samples: Sequence[int], checks: Checks, workers: int
-) -> Iterator[tuple[int, list[Finding]]]:
+def _one(shard: ShardFiles, checks: Checks, number: int) -> list[Finding]:
+    return check_content(shard, number, number + 1, checks)
+
+
+def _contents(parts: _Parts, workers: int) -> Iterator[tuple[int, list[Finding]]]:
     """(samples, their findings) of each part, in order."""
-    ends = tuple(accumulate(-(-count // PART) for count in samples))
-    parts = _Parts(tuple(shards), ends, tuple(samples), checks)
-    done, count = 0, ends[-1] if ends else 0
-    while done < count:
+    done = 0
+    while done < len(parts):
         try:
-            for findings in Loader(parts, range(done, count), workers=min(workers, count - done)):
+            for findings in Loader(parts, range(done, len(parts)), workers=min(workers, len(parts) - done)):
                 part = parts.part(done)
                 done += 1
                 yield part.end - part.first, findings
@@ -240,13 +241,13 @@ def _contents(
             # Which part it was is not known: look at the samples of the next one alone, then go on.
             part = parts.part(done)
             done += 1
-            yield part.end - part.first, list(_one_by_one(part, checks))
+            yield part.end - part.first, list(_one_by_one(part, parts.alone(part)))
 
 
-def _one_by_one(part: _Part, checks: Checks) -> Iterator[Finding]:
+def _one_by_one(part: _Part, make: Callable[[int], list[Finding]]) -> Iterator[Finding]:
     for number in range(part.first, part.end):
         try:
-            for findings in Loader(_OneByOne(part, checks), range(number, number + 1), workers=1):
+            for findings in Loader(make, range(number, number + 1), workers=1):
                 yield from findings
         except RuntimeError as error:
             if "exited unexpectedly" not in str(error):

@@ -2,19 +2,19 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from jepa.data.decode import probe
 from jepa.data.index import Row, fingerprint_of, open_rows, read_manifest, row_at, write_manifest, write_rows
-from jepa.data.lint import Summary, lint
+from jepa.data.lint import PART, Summary, _contents, _Part, _Parts, find_shards, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import ADVICE, Finding
 from jepa.data.shards import ShardWriter
@@ -367,85 +367,49 @@ def test_a_json_that_is_none_is_found(shards: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_number_of_processes_changes_nothing(shards: Path) -> None:
     for name in ("flipped bytes", "shard that nothing lists"):
         DAMAGES[name][0](shards / "shard-000001.tar")
     assert check(shards, workers=2) == check(shards)
 
 
-# --- tars of others ------------------------------------------------------------------------------------
+def die_on_the_third(number: int) -> list[Finding]:
+    if number == 2:
+        os._exit(139)
+    return [Finding("label", "a.tar", "looked at", str(number))]
 
 
-def foreign(folder: Path, samples: dict[str, dict[str, bytes]], name: str = "00000.tar") -> Path:
-    folder.mkdir(exist_ok=True)
-    with tarfile.open(folder / name, "w", format=tarfile.GNU_FORMAT) as archive:
-        for ending in sorted({ending for members in samples.values() for ending in members}):  # not sample by sample
-            for key, contents in samples.items():
-                if ending in contents:
-                    info = tarfile.TarInfo(f"./{key}.{ending}")
-                    info.size = len(contents[ending])
-                    archive.addfile(info, io.BytesIO(contents[ending]))
-    return folder
+class Crashing(_Parts):
+    """Its workers die like a decoder does, once they come to the third sample of the first shard."""
+
+    def __call__(self, number: int) -> list[Finding]:
+        return die_on_the_third(2) if number == 0 else [Finding("label", "a.tar", "looked at", f"part {number}")]
+
+    def alone(self, part: _Part) -> Callable[[int], list[Finding]]:
+        return die_on_the_third
 
 
-def image(number: int) -> bytes:
-    encoded: np.ndarray = cv2.imencode(".png", np.full((16, 16, 3), number, np.uint8))[1]
-    return encoded.tobytes()
+@pytest.mark.slow
+def test_a_video_that_kills_its_process_costs_only_itself(whole: Path) -> None:
+    shards, _ = find_shards(whole)
+    results = list(_contents(Crashing.of(shards, [3, 3, 1], ALL), workers=2))
+    assert [count for count, _ in results] == [3, 3, 1]
+    found = [(finding.key, finding.what) for _, findings in results for finding in findings]
+    assert found == [
+        ("0", "looked at"), ("1", "looked at"), ("000002", "the decoder crashed on it"),
+        ("part 1", "looked at"), ("part 2", "looked at"),
+    ]  # fmt: skip
 
 
-def mixed() -> dict[str, dict[str, bytes]]:
-    videos = {f"clips/{n:03d}": {"mp4": video(n), "cls": b"%d\n" % (n % 2)} for n in range(6)}
-    images = {f"stills/{n:03d}": {"png": image(n), "cls": b"dog"} for n in range(6)}
-    return {**videos, **images}
-
-
-def test_whole_tars_of_others_have_no_findings_and_it_is_said_what_was_not_checked(tmp_path: Path) -> None:
-    folder = foreign(tmp_path / "f", mixed())
-    foreign(folder, mixed(), "00001.tar")  # keys are unique in a tar only
-    findings, summary = check(folder)
-    assert findings == []
-    assert (summary.shards, summary.samples) == (2, 24)
-    assert summary.unchecked == ("checksums, counts, keys in two shards: 2 of 2 shards have no index",)
-    _, summary = check(folder, Checks(window=WindowConfig(4, 2)))
-    assert "lengths (--decode finds them)" in summary.unchecked[0]
-    assert check(folder / "00001.tar")[1].samples == 12
-
-
-def test_damage_in_tars_of_others(tmp_path: Path) -> None:
-    samples = mixed()
-    samples["clips/001"]["mp4"] = video(1, frames=5)
-    samples["clips/002"]["cls"] = b"2"
-    del samples["clips/003"]["mp4"]
-    del samples["stills/001"]["cls"]
-    samples["stills/004"]["png"] = image(4)[:50]
-    half = bytearray(video(5))
-    half[-600:-300] = bytes(300)
-    samples["clips/005"]["mp4"] = bytes(half)
-    findings, _ = check(foreign(tmp_path / "f", samples))
-    assert {(finding.kind, finding.key) for finding in findings} == {
-        ("too-short", "clips/001"), ("label", "clips/002"), ("missing-member", "clips/003"),
-        ("missing-member", "stills/001"), ("label", "stills/001"), ("undecodable", "stills/004"),
-        ("undecodable", "clips/005"),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["cut-at-member", "cut-header", "cut-data", "corrupt-header", "zeroed-header"])
-def test_tars_of_others_are_walked_as_strictly(tmp_path: Path, kind: str) -> None:
-    tar = foreign(tmp_path / "f", mixed()) / "00000.tar"
-    tar.write_bytes(tar.read_bytes())
-    place = members(tar)["./clips/003.mp4"].offset - BLOCK
-    data = tar.read_bytes()
-    tar.write_bytes(
-        {
-            "cut-at-member": data[:place],
-            "cut-header": data[: place + 100],
-            "cut-data": data[: place + BLOCK + 100],
-            "corrupt-header": data[:place] + b"?" + data[place + 1 :],
-            "zeroed-header": data[:place] + bytes(BLOCK) + data[place + BLOCK :],
-        }[kind]
-    )
-    findings, _ = check(tmp_path / "f", Checks())
-    assert [finding.offset for finding in findings if finding.kind == kind] == [place]
+def test_parts_cover_every_sample_once_in_order(whole: Path) -> None:
+    shards, _ = find_shards(whole)
+    parts = _Parts.of(shards, [PART + 1, 0, 2 * PART], ALL)
+    covered = [
+        (parts.part(n).shard.name, i) for n in range(len(parts)) for i in range(parts.part(n).first, parts.part(n).end)
+    ]
+    assert covered == [(shards[0].name, i) for i in range(PART + 1)] + [(shards[2].name, i) for i in range(2 * PART)]
+    assert len(_Parts.of([], [], ALL)) == 0
 
 
 def test_nothing_to_check_is_an_error(tmp_path: Path) -> None:
