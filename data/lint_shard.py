@@ -5,7 +5,6 @@ index lists with the member that the walk finds at that place. A tar without an 
 damage, no links, no name twice, a video or an image in every sample, and in all of them a member that nine of ten have.
 """
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from jepa.data.folder import VIDEO_ENDINGS
-from jepa.data.index import Row, ShardEntry, open_rows, row_at, write_rows
+from jepa.data.index import Row, ShardEntry, digest_of, open_rows
 from jepa.data.lint_findings import Finding, FindingKind
+from jepa.data.shard_guard import check_table, sound_row
 from jepa.data.source import MANIFEST
 from jepa.data.tar_walk import TarDamage, TarMember, split_name, unsafe, walk_file
 from jepa.errors import DataError
@@ -84,7 +84,7 @@ def check_structure(shard: ShardFiles) -> Structure:
     rows: list[Row] | None = None
     if shard.index is not None and shard.index.exists():
         try:
-            rows = list(_rows(shard.index))
+            rows = _rows(shard.index)
         except DataError as error:
             findings.append(Finding("index", shard.name, str(error)))
     if rows is None:
@@ -106,7 +106,7 @@ def samples_of(shard: ShardFiles) -> Sequence[Sample]:
     rows: Iterable[Row] | None = None
     if shard.index is not None:
         try:
-            rows = list(_rows(shard.index))
+            rows = _rows(shard.index)
         except DataError:
             rows = None  # the structure says so
     if rows is None:
@@ -133,9 +133,11 @@ def _hashes(keys: Iterable[str]) -> np.ndarray:
     return np.array([hash_of(key) for key in keys], np.uint64)
 
 
-def _rows(index: Path) -> Iterator[Row]:
+def _rows(index: Path) -> list[Row]:
+    """All rows of an index; DataError if it is damaged."""
     table = open_rows(index)
-    return (row_at(table, number) for number in range(table.num_rows))
+    check_table(index, table)
+    return [sound_row(index, table, number) for number in range(table.num_rows)]
 
 
 def _list(shard: ShardFiles) -> _Listing:
@@ -178,9 +180,7 @@ def _index_against_manifest(shard: ShardFiles, rows: Sequence[Row]) -> Iterator[
     if len(rows) != shard.entry.count:
         what = f"the index lists {len(rows)} samples, {MANIFEST} says {shard.entry.count}"
         yield Finding("count", shard.name, what)
-    with tempfile.TemporaryDirectory() as folder:  # the digest comes from writing: one owner of what it is made of
-        digest = write_rows(Path(folder) / "rows.arrow", rows)
-    if digest != shard.entry.digest:
+    if digest_of(rows) != shard.entry.digest:
         yield Finding("index", shard.name, f"the facts in the index are not those that {MANIFEST} has the hash of")
 
 
@@ -192,6 +192,9 @@ def _index_against_tar(shard: ShardFiles, rows: Sequence[Row], listing: _Listing
     usual = _usual(listing.samples.values()) - {member.name for row in rows for member in (row.video, *row.extras)}
     lacking: list[tuple[str, str]] = []
     for row in rows:
+        numbers = (-1, *row.keyframes, row.frames)
+        if any(one >= other for one, other in pairwise(numbers)):
+            yield Finding("index", shard.name, "its keyframes are not ascending numbers of its frames", row.key)
         members = listing.samples.get(row.key, {})
         listed = {member.name: member for member in (row.video, *row.extras)}
         missing = [name for name in [*listed, *sorted(usual)] if name not in members]

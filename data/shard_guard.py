@@ -8,9 +8,10 @@ read, such as the header of a `json`, is left to `jepa lint`, which reads everyt
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from jepa.data.index import Manifest, Member, ShardEntry, fingerprint_of, row_at
+from jepa.data.index import Manifest, Member, Row, ShardEntry, fingerprint_of, row_at
 from jepa.data.source import MANIFEST, printable
 from jepa.data.tar_walk import BLOCK, FILE_TYPES, LARGE, NAME_BYTES, TarDamage, parse_header, split_name, walk
 from jepa.errors import DataError
@@ -35,15 +36,40 @@ def check_shards(folder: Path, manifest: Manifest) -> None:
 
 
 def check_index(path: Path, table: Any, entry: ShardEntry) -> None:
-    """An index has as many samples as the manifest says, each with a key of its own.
+    """An index is sound, and has as many samples as the manifest says, each with a key of its own.
 
     Raises:
-        DataError: it has not.
+        DataError: it is not, or has not.
     """
+    check_table(path, table)
     if table.num_rows != entry.count:
         raise DataError(f"shard {path} lists {table.num_rows} samples, {MANIFEST} says {entry.count}")
     if len(table["key"].unique()) != table.num_rows:
         raise DataError(f"shard {path} lists a key twice: `jepa lint` names it")
+
+
+def check_table(path: Path, table: Any) -> None:
+    """The columns of an index are sound: a wrong length inside would make the process read anywhere, and crash.
+
+    Raises:
+        DataError: they are not.
+    """
+    try:
+        table.validate(full=True)
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def sound_row(path: Path, table: Any, number: int) -> Row:
+    """A row of an index.
+
+    Raises:
+        DataError: its labels are damaged.
+    """
+    try:
+        return row_at(table, number)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}, row {number}: damaged, {error}") from None
 
 
 def check_tail(path: Path, table: Any) -> None:

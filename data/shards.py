@@ -31,12 +31,11 @@ from jepa.data.index import (
     fingerprint_of,
     open_rows,
     read_manifest,
-    row_at,
     write_manifest,
     write_rows,
     writing,
 )
-from jepa.data.shard_guard import check_index, check_shards, check_tail, header_problem
+from jepa.data.shard_guard import check_index, check_shards, check_tail, header_problem, sound_row
 from jepa.data.source import MANIFEST, Label, SampleInfo
 from jepa.data.tar_walk import BLOCK
 from jepa.data.timeline import VideoInfo
@@ -269,10 +268,14 @@ class ShardSource:
             table = open_rows(self.folder / entry.index)
             check_index(self.folder / entry.index, table, entry)
             self._tables[shard] = table
-        return shard, row_at(self._tables[shard], index - self._ends[shard] + entry.count)
+        number = index - self._ends[shard] + entry.count
+        return shard, sound_row(self.folder / entry.index, self._tables[shard], number)
 
     def _read(self, shard: int, row: Row, member: Member) -> bytes:
-        path = self.folder / self.manifest.shards[shard].file
+        entry = self.manifest.shards[shard]
+        path = self.folder / entry.file
+        if not BLOCK <= member.offset <= member.offset + member.size <= entry.bytes:
+            raise DataError(f"shard {path}, sample {row.key}: the index places {member.name} outside of it")
         try:
             if shard not in self._files:
                 check_tail(path, self._tables[shard])

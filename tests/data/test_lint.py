@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import tarfile
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import pytest
 
 from jepa.data.decode import probe
 from jepa.data.index import Row, fingerprint_of, open_rows, read_manifest, row_at, write_manifest, write_rows
-from jepa.data.lint import PART, Summary, _contents, _Part, _Parts, find_shards, lint
+from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import ADVICE, Finding
 from jepa.data.shards import ShardWriter
@@ -372,44 +371,6 @@ def test_the_number_of_processes_changes_nothing(shards: Path) -> None:
     for name in ("flipped bytes", "shard that nothing lists"):
         DAMAGES[name][0](shards / "shard-000001.tar")
     assert check(shards, workers=2) == check(shards)
-
-
-def die_on_the_third(number: int) -> list[Finding]:
-    if number == 2:
-        os._exit(139)
-    return [Finding("label", "a.tar", "looked at", str(number))]
-
-
-class Crashing(_Parts):
-    """Its workers die like a decoder does, once they come to the third sample of the first shard."""
-
-    def __call__(self, number: int) -> list[Finding]:
-        return die_on_the_third(2) if number == 0 else [Finding("label", "a.tar", "looked at", f"part {number}")]
-
-    def alone(self, part: _Part) -> Callable[[int], list[Finding]]:
-        return die_on_the_third
-
-
-@pytest.mark.slow
-def test_a_video_that_kills_its_process_costs_only_itself(whole: Path) -> None:
-    shards, _ = find_shards(whole)
-    results = list(_contents(Crashing.of(shards, [3, 3, 1], ALL), workers=2))
-    assert [count for count, _ in results] == [3, 3, 1]
-    found = [(finding.key, finding.what) for _, findings in results for finding in findings]
-    assert found == [
-        ("0", "looked at"), ("1", "looked at"), ("000002", "the decoder crashed on it"),
-        ("part 1", "looked at"), ("part 2", "looked at"),
-    ]  # fmt: skip
-
-
-def test_parts_cover_every_sample_once_in_order(whole: Path) -> None:
-    shards, _ = find_shards(whole)
-    parts = _Parts.of(shards, [PART + 1, 0, 2 * PART], ALL)
-    covered = [
-        (parts.part(n).shard.name, i) for n in range(len(parts)) for i in range(parts.part(n).first, parts.part(n).end)
-    ]
-    assert covered == [(shards[0].name, i) for i in range(PART + 1)] + [(shards[2].name, i) for i in range(2 * PART)]
-    assert len(_Parts.of([], [], ALL)) == 0
 
 
 def test_nothing_to_check_is_an_error(tmp_path: Path) -> None:
