@@ -61,6 +61,7 @@ def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: 
         for finding in findings:
             found(finding)
 
+    samples_of.cache_clear()  # the files may have changed since this process looked at them
     shards, problems = find_shards(root)
     report(problems)
     structures: list[Structure] = []

@@ -261,6 +261,16 @@ def test_training_refuses_a_damage(shards: Path, name: str) -> None:
         train(shards)
 
 
+def test_a_file_that_changes_between_two_looks_is_read_again(shards: Path) -> None:
+    tar = shards / "shard-000002.tar"  # the last one, whose samples are remembered
+    good = tar.read_bytes()
+    place = members(tar)["000006.mp4"].offset
+    tar.write_bytes(good[: place - BLOCK] + bytes(BLOCK) + good[place:])
+    assert "zeroed-header" in {finding.kind for finding in check(shards)[0]}
+    tar.write_bytes(good[:place] + b"other" + good[place + 5 :])
+    assert [finding.kind for finding in check(shards)[0]] == ["flipped-bytes"]
+
+
 def test_whole_shards_have_no_findings_and_train(shards: Path) -> None:
     findings, summary = check(shards)
     assert findings == []
