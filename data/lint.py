@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jepa.data.index import FORMAT_VERSION, ShardEntry, fingerprint_of
+from jepa.data.index import FORMAT_VERSION, Manifest, ShardEntry, fingerprint_of
 from jepa.data.lint_content import Checks, check_content
 from jepa.data.lint_findings import Finding
 from jepa.data.lint_shard import ShardFiles, Structure, check_structure, hash_of, samples_of
@@ -138,16 +138,17 @@ def _entries(folder: Path, root: Path) -> tuple[dict[str, ShardEntry], list[Find
         return {}, []
     try:
         content = json.loads(path.read_bytes())
-        if content["format_version"] != FORMAT_VERSION:
-            return {}, [Finding("manifest", name, f"format version {content['format_version']} is not known")]
-        shards = [ShardEntry(**shard) for shard in content["shards"]]
-        fingerprint = content["fingerprint"]
+        version = content.pop("format_version")
+        if version != FORMAT_VERSION:
+            return {}, [Finding("manifest", name, f"format version {version} is not known")]
+        shards = tuple(ShardEntry(**shard) for shard in content["shards"])
+        manifest = Manifest(**{**content, "shards": shards})
     except OSError as error:
         return {}, [Finding("unreadable", name, error.strerror or str(error))]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return {}, [Finding("manifest", name, f"cannot be read as a manifest of shards: {error}")]
     findings = []
-    if fingerprint != fingerprint_of(shards):
+    if manifest.fingerprint != fingerprint_of(shards):
         findings.append(Finding("manifest", name, "the fingerprint is not that of the shards it lists"))
     entries = {shard.file: shard for shard in shards}
     if len(entries) < len(shards):

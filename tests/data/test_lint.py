@@ -228,6 +228,7 @@ DAMAGES: dict[str, tuple[Damage, str, str]] = {
         "manifest",
         "is not a manifest",
     ),
+    "manifest without a name": (manifest_of(lambda content: content.pop("name")), "manifest", "is not a manifest"),
     "shard that nothing lists": (
         lambda tar: shutil.copy(tar, tar.with_name("extra.tar")), "shard", r"extra\.tar is not listed",
     ),
