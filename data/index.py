@@ -12,7 +12,7 @@ only the sizes here tell (webdataset's own reader cannot know).
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -113,17 +113,23 @@ SCHEMA = pa.schema(
 
 def write_rows(path: Path, rows: Sequence[Row]) -> str:
     """Write the index of one shard; returns the digest of its rows."""
-    digest = blake2b(digest_size=16)
-    records = []
-    for row in rows:
-        record = asdict(row)
-        record["labels"] = json.dumps(dict(row.labels), sort_keys=True, ensure_ascii=False)
-        records.append(record)
-        facts = [row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, record["labels"]]
-        digest.update(json.dumps([*facts, [(extra.name, extra.crc32) for extra in row.extras]]).encode())
+    records = [{**asdict(row), "labels": _labels_text(row)} for row in rows]
     with atomic(path) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
+    return digest_of(rows)
+
+
+def digest_of(rows: Iterable[Row]) -> str:
+    """Hash over keys, checksums, facts and labels, in order; `ShardEntry.digest`."""
+    digest = blake2b(digest_size=16)
+    for row in rows:
+        facts = [row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, _labels_text(row)]
+        digest.update(json.dumps([*facts, [(extra.name, extra.crc32) for extra in row.extras]]).encode())
     return digest.hexdigest()
+
+
+def _labels_text(row: Row) -> str:
+    return json.dumps(dict(row.labels), sort_keys=True, ensure_ascii=False)
 
 
 def open_rows(path: Path) -> Any:

@@ -31,12 +31,13 @@ from jepa.data.index import (
     fingerprint_of,
     open_rows,
     read_manifest,
-    row_at,
     write_manifest,
     write_rows,
     writing,
 )
+from jepa.data.shard_guard import check_index, check_shards, check_tail, header_problem, sound_row
 from jepa.data.source import MANIFEST, Label, SampleInfo
+from jepa.data.tar_walk import BLOCK
 from jepa.data.timeline import VideoInfo
 from jepa.errors import ConfigError, DataError
 
@@ -215,13 +216,14 @@ class ShardSource:
     """A folder of shards, read by offset. Opens files when first used, so it pickles and survives forks."""
 
     def __init__(self, folder: str | Path) -> None:
-        """Read the manifest and check that the shards are there, complete in size.
+        """Read the manifest and check that the shards are there, complete in size, each once, and no others.
 
         Raises:
-            DataError: no manifest, or the first shard that is missing or has another size.
+            DataError: no manifest, or the first shard that is missing, has another size, or is not listed.
         """
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder)
+        check_shards(self.folder, self.manifest)
         self.name = self.manifest.name
         self.fingerprint = self.manifest.fingerprint
         self._ends = list(accumulate(shard.count for shard in self.manifest.shards))
@@ -264,21 +266,27 @@ class ShardSource:
         entry = self.manifest.shards[shard]
         if shard not in self._tables:
             table = open_rows(self.folder / entry.index)
-            if table.num_rows != entry.count:
-                raise DataError(
-                    f"shard {self.folder / entry.index} lists {table.num_rows} samples, {MANIFEST} says {entry.count}"
-                )
+            check_index(self.folder / entry.index, table, entry)
             self._tables[shard] = table
-        return shard, row_at(self._tables[shard], index - self._ends[shard] + entry.count)
+        number = index - self._ends[shard] + entry.count
+        return shard, sound_row(self.folder / entry.index, self._tables[shard], number)
 
     def _read(self, shard: int, row: Row, member: Member) -> bytes:
-        path = self.folder / self.manifest.shards[shard].file
+        entry = self.manifest.shards[shard]
+        path = self.folder / entry.file
+        if not BLOCK <= member.offset <= member.offset + member.size <= entry.bytes:
+            raise DataError(f"shard {path}, sample {row.key}: the index places {member.name} outside of it")
         try:
             if shard not in self._files:
+                check_tail(path, self._tables[shard])
                 self._files[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            content = _read_at(self._files[shard], member.offset, member.size)
+            # The header before the content comes along: where it is damaged, others read fewer samples from this tar.
+            block = _read_at(self._files[shard], member.offset - BLOCK, BLOCK + member.size)
         except OSError as error:
             raise DataError(f"shard {path}, sample {row.key}: {error.strerror}") from None
+        content = block[BLOCK:]
+        if problem := header_problem(block[:BLOCK], row.key, member):
+            raise DataError(f"shard {path}, sample {row.key}: {problem}; `jepa lint` finds all damage")
         if len(content) != member.size or zlib.crc32(content) != member.crc32:
             raise DataError(f"shard {path}, sample {row.key}: {member.name} is damaged (size or checksum differs)")
         return content
