@@ -42,11 +42,11 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ConfigError(f"augment.size is {self.size}, expected a positive number of pixels")
+            raise ConfigError(f"clip.size is {self.size}, expected a positive number of pixels")
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ConfigError(f"augment.scale is {self.scale}, expected 0 < smallest <= largest <= 1")
+            raise ConfigError(f"clip.scale is {self.scale}, expected 0 < smallest <= largest <= 1")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ConfigError(f"augment.ratio is {self.ratio}, expected 0 < smallest <= largest")
+            raise ConfigError(f"clip.ratio is {self.ratio}, expected 0 < smallest <= largest")
 
 
 def augment(frames: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

@@ -9,13 +9,13 @@ gives for free, and raw pixels, which show what the data gives for free.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from jepa.checkpoints.load import FrozenEncoder
+from jepa.checkpoints.load import FrozenEncoder, random_encoder
 from jepa.config import config_hash
 from jepa.data.stream import LoaderConfig
 from jepa.data.windows import Short, WindowConfig
@@ -102,6 +102,39 @@ class _Conditions:
     validation: float
     probe: LinearConfig | AttentiveConfig | KnnConfig
     pixels: PixelsConfig | None
+
+
+def evaluate_beside(
+    encoders: Sequence[tuple[str, FrozenEncoder]],
+    baselines: Collection[str],
+    data: EvaluationData,
+    tasks: Sequence[str] = (),
+    probes: Sequence[ProbeKind] = ALL_PROBES,
+    *,
+    config: EvaluationConfig | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+) -> Iterator[Result]:
+    """Probe encoders and then what they must beat, on the device of the first one.
+
+    Args:
+        encoders: (name in the results, frozen encoder), at least one.
+        baselines: `random`: the architecture of the first encoder with random weights; `pixels`: raw pixels.
+        data: as for `evaluate_encoder`, like all that follows.
+
+    Raises:
+        DataError: as `evaluate_encoder`.
+    """
+    config, first = config or EvaluationConfig(), encoders[0][1]
+    device, compared = first.mean.device, list(encoders)
+    if "random" in baselines:
+        # The same clips and normalisation: only the weights differ.
+        compared.append(("random", random_encoder(first.config, seed=seed, facts=first.facts).to(device)))
+    for name, encoder in compared:
+        yield from evaluate_encoder(name, encoder, data, tasks, probes, config=config, seed=seed, out=out)
+    if "pixels" in baselines:
+        view = config.clip.view(first)
+        yield from evaluate_pixels(data, view, tasks, probes, config=config, seed=seed, out=out, device=device)
 
 
 def evaluate_encoder(

@@ -15,14 +15,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from jepa.checkpoints.load import load_encoder, random_encoder, shipped
+from jepa.checkpoints.load import load_encoder, shipped
 from jepa.config import load_named
 from jepa.data.stream import LoaderConfig
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
+from jepa.devices import choose_device
 from jepa.errors import ConfigError, InterruptedRun
 from jepa.eval.attentive_training import AttentiveConfig
-from jepa.eval.classification import EvaluationConfig, evaluate_encoder, evaluate_pixels
+from jepa.eval.classification import EvaluationConfig, evaluate_beside
 from jepa.eval.clips import EvaluationData, open_evaluation_data
 from jepa.eval.probes import ProbesConfig
 from jepa.eval.results import Result, table
@@ -178,14 +179,10 @@ def _probe(stages: Sequence[Stage], data: EvaluationData, config: Config) -> Ite
     settings = EvaluationConfig(
         probes=ProbesConfig(attentive=attentive), loader=LoaderConfig(workers=0, cache=config.out / "cache")
     )
-    trained = [(stage.encoder, load_encoder(config.out / stage.folder)) for stage in reversed(stages)]
-    final = trained[0][1]
-    encoders = [
-        *trained,
-        *((name, load_encoder(name)) for name in shipped()),
-        ("random", random_encoder(final.config, seed=config.seed, facts=final.facts)),
-    ]
-    for name, encoder in encoders:
-        yield from evaluate_encoder(name, encoder, data, TASKS, config=settings, seed=config.seed, out=config.out)
-    view = settings.clip.view(final)
-    yield from evaluate_pixels(data, view, TASKS, config=settings, seed=config.seed, out=config.out)
+    places = [(stage.encoder, config.out / stage.folder) for stage in reversed(stages)]
+    device = choose_device("auto")  # as the training of the stages
+    places += [(name, Path(name)) for name in shipped()]
+    encoders = [(name, load_encoder(place).to(device)) for name, place in places]
+    yield from evaluate_beside(
+        encoders, ("random", "pixels"), data, TASKS, config=settings, seed=config.seed, out=config.out
+    )

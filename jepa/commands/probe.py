@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from jepa.checkpoints.io import require_writable
-from jepa.checkpoints.load import FrozenEncoder, load_encoder, random_encoder
+from jepa.checkpoints.load import FrozenEncoder, load_encoder
 from jepa.data.stream import LoaderConfig
 from jepa.devices import DeviceName, choose_device
 from jepa.errors import ConfigError
 from jepa.eval.attentive_training import AttentiveConfig
-from jepa.eval.classification import ALL_PROBES, ClipConfig, EvaluationConfig, evaluate_encoder, evaluate_pixels
+from jepa.eval.classification import ALL_PROBES, ClipConfig, EvaluationConfig, evaluate_beside
 from jepa.eval.clips import EvaluationData, choose_tasks, open_evaluation_data
 from jepa.eval.knn import KnnConfig
 from jepa.eval.linear import LinearConfig
@@ -105,21 +105,11 @@ def _evaluate(encoder: FrozenEncoder, data: EvaluationData, config: Config) -> l
     tasks = [task.name for task in choose_tasks(data, config.tasks)]
     require_writable(config.out)
     encoders = [(config.name, encoder)]
-    if "random" in config.baselines:
-        # The same clips and normalisation: only the weights differ.
-        untrained = random_encoder(encoder.config, seed=config.seed, facts=encoder.facts)
-        encoders.append(("random", untrained.to(encoder.mean.device)))
-    results: list[Result] = []
-    for name, frozen in encoders:
-        results += evaluate_encoder(
-            name, frozen, data, tasks, config.probes, config=settings, seed=config.seed, out=config.out
+    return list(
+        evaluate_beside(
+            encoders, config.baselines, data, tasks, config.probes, config=settings, seed=config.seed, out=config.out
         )
-    if "pixels" in config.baselines:
-        results += evaluate_pixels(
-            data, settings.clip.view(encoder), tasks, config.probes, config=settings, seed=config.seed, out=config.out,
-            device=encoder.mean.device,
-        )  # fmt: skip
-    return results
+    )
 
 
 def _settings(config: Config) -> EvaluationConfig:

@@ -119,5 +119,5 @@ def test_small_clips_are_fast() -> None:
 
 @pytest.mark.parametrize("values", [{"size": 0}, {"scale": (0.5, 0.2)}, {"scale": (0.0, 1.0)}, {"ratio": (2.0, 1.0)}])
 def test_settings_out_of_range(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"augment.{next(iter(values))} is .* expected"):
+    with pytest.raises(ConfigError, match=rf"clip\.{next(iter(values))} is .* expected"):
         AugmentConfig(**values)
