@@ -242,8 +242,9 @@ def _cut(
         raise DataError(f"{name}: its frames have no timestamps, so {shown} cannot be cut out; convert it to mp4")
     inside = sorted(time for time in times if time is not None and low <= time < high)
     seconds = float((inside[-1] - low) * base + 1 / (2 * rate)) if inside else 0.0
-    if seconds < LEAST_SHARE * (end - start):
-        raise DataError(f"{name}: cut off or too short, only {max(seconds, 0):.1f} s of {shown} are in it")
+    # One frame is forgiven: a segment of three frames may hold two and a half.
+    if not inside or seconds + 1 / rate < LEAST_SHARE * (end - start):
+        raise DataError(f"{name}: cut off or too short, only {seconds:.1f} s of {shown} are in it")
     return cut, inside
 
 

@@ -54,5 +54,5 @@ def _videos(request: Request) -> Iterator[tuple[str, Place, str, str, dict[str, 
             if not isinstance(item, dict) or not {"class", "subset"} <= item.keys():
                 raise DataError(f"{where}: expected a class and a subset")
             split = split_named(str(item["subset"]), where)
-            place = request.library.find(f"{item.get('recipe_type', '')}/{video}.mp4".lstrip("/"))
+            place = request.library.identified(video, f"{item.get('recipe_type', '')}/{video}.mp4".lstrip("/"))
             yield where, place, printable(str(item["class"])), split, item

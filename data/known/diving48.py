@@ -31,7 +31,8 @@ def read(request: Request) -> list[Entry]:
                 raise DataError(f"{where}: label {label!r} is not the number of a class")
             if names and isinstance(label, int):
                 label = names[label]
-            entries.append(request.library.find(f"{item['vid_name']}.mp4").entry(label, split))
+            video = item["vid_name"]
+            entries.append(request.library.identified(video, f"{video}.mp4").entry(label, split))
     return entries
 
 

@@ -36,8 +36,8 @@ def read(request: Request) -> list[Entry]:
                 part: _label(row[f"{part}_class"], names[part], where) for part in CLASS_FILES if f"{part}_class" in row
             }
             label = " ".join(str(more[part]) for part in CLASS_FILES) if len(more) == len(CLASS_FILES) else None
-            person = row["video_id"].partition("_")[0]
-            place = request.library.find(f"{person}/videos/{row['video_id']}.MP4")
+            film = row["video_id"]
+            place = request.library.identified(film, f"{film.partition('_')[0]}/videos/{film}.MP4")
             entries.append(place.entry(label, split, name=row["narration_id"], more=more, segment=segment))
     return entries
 

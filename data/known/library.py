@@ -1,8 +1,8 @@
 """Finding the videos that annotations name, however the downloads were laid out.
 
 Annotations name videos by identifiers or by paths of the authors' own machines. Downloads lie flat, in folders per
-class, split or participant, and sometimes under another ending. So a video is first looked for where its path says,
-then by its name without ending anywhere below the folders that were given.
+class, split or participant, and sometimes under another ending. So a video with an identifier is looked for by its name
+without ending anywhere below the folders that were given, and one with a path where that says, then by its name.
 """
 
 from collections.abc import Mapping
@@ -67,6 +67,10 @@ class Library:
         place = self.at(path)
         return place if not place.absent else self.named(Path(path).stem, within=within) or place
 
+    def identified(self, stem: str, usual: str) -> Place:
+        """A video by its identifier, which is its name without ending; `usual` is the path it has in the originals."""
+        return self.named(stem) or self.at(usual)
+
     def at(self, path: str) -> Place:
         """A file or folder by its path, relative to one of the roots or absolute."""
         for root in self.roots:
@@ -95,4 +99,4 @@ class Library:
 
 
 def _is_replacement(place: Place) -> bool:
-    return any(part.startswith(REPLACEMENT) for part in Path(place.name).parts)
+    return any(part.startswith(REPLACEMENT) for part in place.path.parent.parts)

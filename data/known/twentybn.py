@@ -41,7 +41,7 @@ def read_something(request: Request) -> list[Entry]:
             label = _without_brackets(item["template"]) if "template" in item else None
             if known and label is not None and label not in known:
                 raise DataError(f"{where}: the template '{printable(label)}' is not in the list of labels beside it")
-            place = request.library.find(f"{item['id']}.webm")
+            place = request.library.identified(str(item["id"]), f"{item['id']}.webm")
             entries.append(place.entry(label, split))
     return entries
 
@@ -70,7 +70,7 @@ def read_jester(request: Request) -> list[Entry]:
     entries = []
     for (clip, label), split in found:
         if folder is None:
-            entries.append(request.library.find(f"{clip}.mp4").entry(label, split))
+            entries.append(request.library.identified(clip, f"{clip}.mp4").entry(label, split))
         else:
             place = request.library.at(str(Path(folder, clip)))
             entries.append(place.entry(label, split, frame_rate=JESTER_RATE))

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -12,6 +13,8 @@ import numpy as np
 import pytest
 from av.container import InputContainer
 from av.video.stream import VideoStream
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jepa.data.decode import decode
 from jepa.data.lists import Entry
@@ -196,6 +199,20 @@ def test_a_segment_of_a_film_with_many_keyframes_and_a_variable_rate(tmp_path: P
     assert numbers(packed.video, packed.info.frames) == list(range(51, 91))
     seconds = np.array([float(frame.time) for frame in iterate(packed.video)])
     np.testing.assert_allclose(seconds - seconds[0], (np.array(times[51:91]) - times[51]) / 1000, atol=2e-3)
+
+
+@given(st.lists(st.integers(1, 38), min_size=1, max_size=4, unique=True))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_segments_that_follow_each_other_share_no_frame_and_lose_none(tmp_path: Path, tenths: list[int]) -> None:
+    path = tmp_path / "a.mp4"
+    if not path.exists():
+        write(path, counted(100), codec="libx264", rate=Fraction(25))
+    ends = [0.0, *(tenth / 10 for tenth in sorted(tenths)), 4.0]
+    found: list[int] = []
+    for segment in pairwise(ends):
+        packed = pack_entry(Entry(path, "a", segment=segment), QUICK)
+        found += numbers(packed.video, packed.info.frames)
+    assert found == list(range(100))
 
 
 def test_a_segment_is_found_without_decoding_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
