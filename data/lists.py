@@ -6,11 +6,13 @@
   is that of the first line: a tab, else a comma, else the last run of spaces (the format of the official V-JEPA lists).
   Paths are relative to the folder of the list. Labels are whole numbers if all of them are.
 - Any other file is taken as a video.
+
+The annotation files of published data sets are read by `jepa.data.known`, into the same entries.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jepa.data.folder import find_videos, folder_labels
@@ -31,6 +33,18 @@ class Entry:
     label: Label | None = None
     split: str | None = None
     """Split folder that it lay in."""
+    more: Mapping[str, Label] = field(default_factory=dict)
+    """Further labels, by name."""
+    segment: tuple[float, float] | None = None
+    """The part to be packed: its start and end in seconds from the first frame. None: all of it."""
+    frame_rate: float | None = None
+    """Pictures per second, if `path` is a folder of pictures that make one video."""
+    absent: bool = False
+    """The annotations name it, but it is not there."""
+
+    def labels(self) -> dict[str, Label]:
+        """Name -> value of every label."""
+        return {**({} if self.label is None else {"label": self.label}), **self.more}
 
 
 def collect(sources: Sequence[Path]) -> list[Entry]:
@@ -65,8 +79,11 @@ def _expand(source: Path) -> Iterator[Entry]:
         yield Entry(source, source.name)
 
 
-def read_list(file: Path) -> list[Entry]:
+def read_list(file: Path, folder: Path | None = None) -> list[Entry]:
     """The videos of a list of `path label`.
+
+    Args:
+        folder: what paths are relative to; that of the list when none.
 
     Raises:
         DataError: the list is empty or cannot be read, or a line is malformed; names file and line.
@@ -76,15 +93,16 @@ def read_list(file: Path) -> list[Entry]:
     except OSError as error:
         raise DataError(f"{printable(file)}: {error.strerror}") from None
     entries: list[Entry] = []
-    for number, fields in _rows(text, file.parent):
+    folder = file.parent if folder is None else folder
+    for number, fields in _rows(text, folder):
         path = fields[0].strip() if fields else ""
-        if not entries and path.lower() in HEADERS and not (file.parent / path).exists():
+        if not entries and path.lower() in HEADERS and not (folder / path).exists():
             continue
         if not path or len(fields) > 2 or "\0" in path:
             got = "no path" if not path else f"{len(fields)} columns" if len(fields) > 2 else "a zero byte"
             raise DataError(f"{printable(file)} line {number}: expected `path label`, got {got}")
         label = fields[1].strip() if len(fields) == 2 else ""
-        entries.append(Entry(file.parent / Path(path).expanduser(), path, printable(label) or None))
+        entries.append(Entry(folder / Path(path).expanduser(), path, printable(label) or None))
     if not entries:
         raise DataError(f"{printable(file)} lists no video")
     whole = _whole_numbers([entry.label for entry in entries])

@@ -8,10 +8,17 @@ a variable one by its timestamps. `copy` keeps the file as it is, but decodes it
 same, to know that it can be.
 
 A video of which less than 90 % can be decoded is refused as cut off: half a video would get the label of a whole one.
+
+Annotations may name a part of a long video, from one second to another. Such a part is found by seeking, so that a
+hundred parts of one film do not cost a hundred passes over it; its frames are those nearest to the asked times. A
+folder of pictures can stand for a video too, at a frame rate that its annotations name.
 """
 
+import errno
 import io
-from collections.abc import Sequence
+import math
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,18 +26,24 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from jepa.data.decode import scaled_size
+from jepa.data.folder import visible_files
+from jepa.data.lists import Entry
 from jepa.data.source import printable
-from jepa.data.timeline import Timeline, VideoInfo, iterate, probe, scan
+from jepa.data.timeline import DEFAULT_FPS, VideoInfo, decoded, iterate, opened, packets, probe, scan
 from jepa.errors import ConfigError, DataError
 
 LEAST_SHARE = 0.9
 """Part of the announced frames that must decode."""
 CLOCK = 90_000
 """Ticks per second of the timestamps of a video with a variable rate."""
+PICTURES = frozenset({"jpg", "jpeg", "png"})
+"""Endings of the pictures in a folder that stands for a video, without the dot, in lower case."""
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -86,13 +99,47 @@ class Packed:
     info: VideoInfo
 
 
-def try_pack(paths: Sequence[Path], config: PackConfig, number: int) -> Packed | Unreadable:
+@dataclass(frozen=True)
+class _Film:
+    """What is to be encoded."""
+
+    name: str
+    height: int
+    width: int
+    rate: Fraction
+    ticks: dict[int, int] | None
+    """Timestamp -> ticks of the clock since the first frame; None if the frames come at a constant rate."""
+    frames: Iterator[tuple[np.ndarray, int | None]]
+    """Upright pictures (H, W, 3) and their timestamps."""
+
+
+def try_pack(entries: Sequence[Entry], config: PackConfig, number: int) -> Packed | Unreadable:
     """Pack one of the videos; what happens in a worker process."""
-    path = paths[number]
+    entry = entries[number]
     try:
-        return pack_video(path, config)
+        return pack_entry(entry, config)
     except DataError as error:
-        return Unreadable(str(error).removeprefix(f"{printable(path)}: "))
+        return Unreadable(str(error).removeprefix(f"{printable(entry.path)}: "))
+
+
+def pack_entry(entry: Entry, config: PackConfig) -> Packed:
+    """Read, check and encode what an entry of a list names: a video, a part of one, or a folder of pictures.
+
+    Raises:
+        DataError: it cannot be read, is cut off, or is to be copied although it is no whole file.
+    """
+    if entry.segment is None and entry.frame_rate is None:
+        return pack_video(entry.path, config)
+    name = printable(entry.path)
+    if config.copy:
+        raise DataError(f"{name}: only whole files can be stored as they are; leave out --copy")
+    if entry.frame_rate is not None:
+        return _packed(_from_pictures(entry.path, Fraction(entry.frame_rate).limit_denominator(1001)), config)
+    assert entry.segment is not None
+    with opened(entry.path, name) as (container, stream):
+        cut, times = _cut(container, stream, name, entry.segment)
+    film = _from_cut(entry.path, name, cut, times)
+    return _packed(film, config, expected=len(times))
 
 
 def pack_video(path: Path, config: PackConfig) -> Packed:
@@ -104,37 +151,165 @@ def pack_video(path: Path, config: PackConfig) -> Packed:
     info = probe(path)
     expected = max(info.frames, info.announced or 0)
     if config.copy:
-        decoded = sum(1 for _ in iterate(path))
-        _check_share(path, decoded, expected)
-        if decoded != info.frames:
+        decoded_frames = sum(1 for _ in iterate(path))
+        _check_share(printable(path), decoded_frames, expected)
+        if decoded_frames != info.frames:
             raise DataError(
-                f"{printable(path)}: damaged, {decoded} of {info.frames} frames decode; pack it without --copy"
+                f"{printable(path)}: damaged, {decoded_frames} of {info.frames} frames decode; pack it without --copy"
             )
         suffix = path.suffix[1:].lower()
         # The name of a member ends with its kind; a file without a usual ending gets that of its container.
         extension = suffix if suffix.isalnum() and suffix not in ("json", "npz") else info.extension
         return Packed(path.read_bytes(), replace(info, extension=extension))
-    _check_share(path, info.frames, expected)
-    video, decoded = encode(path, info, config)
-    _check_share(path, decoded, expected)
-    return Packed(video, probe(video, printable(path)))
+    _check_share(printable(path), info.frames, expected)
+    return _packed(_from_file(path, info), config, expected)
 
 
-def encode(path: Path, info: VideoInfo, config: PackConfig) -> tuple[bytes, int]:
+def _packed(film: _Film, config: PackConfig, expected: int = 0) -> Packed:
+    video, count = _encode(film, config)
+    _check_share(film.name, count, expected)
+    return Packed(video, probe(video, film.name))
+
+
+def _from_file(path: Path, info: VideoInfo) -> _Film:
+    """A whole video."""
+    timeline = scan(path)
+    rate = Fraction(info.fps).limit_denominator(1001)
+    ticks = _ticks(timeline.pts, timeline.time_base, rate)
+    frames = ((_upright(frame), frame.pts) for frame in iterate(path))
+    return _Film(printable(path), info.height, info.width, rate, ticks, frames)
+
+
+def _from_pictures(folder: Path, rate: Fraction) -> _Film:
+    """A folder of pictures, in the order of their names; numbers in names may have leading zeros or not.
+
+    Raises:
+        DataError: the folder is missing or holds no picture; while the frames are read: a picture cannot be read.
+    """
+    if not folder.is_dir():
+        reason = "not a folder of pictures" if folder.exists() else os.strerror(errno.ENOENT)
+        raise DataError(f"{printable(folder)}: {reason}")
+    files = [file for file in visible_files(folder) if file.suffix[1:].lower() in PICTURES]
+    if not files:
+        raise DataError(f"{printable(folder)}: the folder holds no picture ({', '.join(sorted(PICTURES))})")
+    files.sort(key=lambda file: (len(file.stem), file.stem))
+    height, width = _picture(files[0]).shape[:2]
+    return _Film(printable(folder), height, width, rate, None, ((_picture(file), None) for file in files))
+
+
+def _picture(file: Path) -> np.ndarray:
+    array_HWC = cv2.imread(str(file))
+    if array_HWC is None:
+        raise DataError(f"{printable(file)}: no picture that can be read")
+    return cv2.cvtColor(array_HWC, cv2.COLOR_BGR2RGB)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A part of a video, in units of the time base of its stream."""
+
+    start: int
+    """Timestamp that the first frame has at least."""
+    end: int
+    """Timestamp that frames stay below."""
+    seek: bool
+    """Whether seeking leads to a keyframe at or before the start; else all that lies before is decoded."""
+
+
+def _cut(
+    container: InputContainer, stream: VideoStream, name: str, segment: tuple[float, float]
+) -> tuple[_Cut, list[int]]:
+    """Where a segment lies, and the timestamps of its frames, from a pass over the packets around it.
+
+    Raises:
+        DataError: the segment is empty, or less than 90 % of it are in the video; or the frames have no timestamps.
+    """
+    start, end = segment
+    shown = f"{start:g} to {end:g} s"
+    base, rate = stream.time_base or Fraction(1, 1000), _rate(stream)
+    if not 0 <= start < end:
+        raise DataError(f"{name}: {shown} is no part of a video")
+    first = stream.start_time or 0
+    # Half a frame earlier: the frames nearest to the asked times, as many as the segment is long.
+    low, high = (first + math.ceil((Fraction(second) - 1 / (2 * rate)) / base) for second in segment)
+    for seek in (low > first, False):
+        cut = _Cut(low, high, seek)
+        times = list(_timestamps(container, stream, cut))
+        if not cut.seek or (times and times[0] is not None and times[0] <= low):
+            break
+        container.seek(first, stream=stream)
+    if None in times:
+        raise DataError(f"{name}: its frames have no timestamps, so {shown} cannot be cut out; convert it to mp4")
+    inside = sorted(time for time in times if time is not None and low <= time < high)
+    seconds = float((inside[-1] - low) * base + 1 / (2 * rate)) if inside else 0.0
+    # One frame is forgiven: a segment of three frames may hold two and a half.
+    if not inside or seconds + 1 / rate < LEAST_SHARE * (end - start):
+        raise DataError(f"{name}: cut off or too short, only {seconds:.1f} s of {shown} are in it")
+    return cut, inside
+
+
+def _timestamps(container: InputContainer, stream: VideoStream, cut: _Cut) -> Iterator[int | None]:
+    """Timestamps of the packets from the keyframe before a cut to its end, in the order of the file."""
+    if cut.seek:
+        container.seek(cut.start, stream=stream)
+    for packet in packets(container, stream):
+        if packet.dts is not None and packet.dts >= cut.end:
+            return
+        yield packet.pts
+
+
+def _from_cut(path: Path, name: str, cut: _Cut, times: list[int]) -> _Film:
+    """A part of a video."""
+    with opened(path, name) as (container, stream):
+        base, rate = stream.time_base or Fraction(1, 1000), _rate(stream)
+        first = next(_frames_between(container, stream, cut), None)
+    if first is None:
+        raise DataError(f"{name}: no frame of the segment can be decoded (damaged, cut off or encrypted)")
+    if times[-1] > times[0]:
+        measured = (len(times) - 1) / ((times[-1] - times[0]) * base)
+        rate = rate if abs(measured / rate - 1) < Fraction(1, 100) else measured.limit_denominator(1001)
+    height, width = _upright(first).shape[:2]
+    return _Film(name, height, width, rate, _ticks(times, base, rate), _read_cut(path, name, cut))
+
+
+def _read_cut(path: Path, name: str, cut: _Cut) -> Iterator[tuple[np.ndarray, int | None]]:
+    with opened(path, name) as (container, stream):
+        for frame in _frames_between(container, stream, cut):
+            yield _upright(frame), frame.pts
+
+
+def _frames_between(container: InputContainer, stream: VideoStream, cut: _Cut) -> Iterator[VideoFrame]:
+    if cut.seek:
+        container.seek(cut.start, stream=stream)
+    for frame in decoded(container, stream):
+        if frame.pts is None or frame.pts < cut.start:
+            continue
+        if frame.pts >= cut.end:
+            return
+        yield frame
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_FPS
+    return Fraction(rate).limit_denominator(1001)
+
+
+def _upright(frame: VideoFrame) -> np.ndarray:
+    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90 % 4)
+
+
+def _encode(film: _Film, config: PackConfig) -> tuple[bytes, int]:
     """Encode a video as described at the top: the bytes of an mp4 file, and the number of its frames.
 
     Raises:
-        DataError: the video cannot be opened, or is too small.
+        DataError: the video is too small, or cannot be read.
     """
-    height, width = (side // 2 * 2 for side in scaled_size(info.height, info.width, config.short_side))
+    height, width = (side // 2 * 2 for side in scaled_size(film.height, film.width, config.short_side))
     if min(height, width) < 2:
-        raise DataError(f"{printable(path)}: {info.width}x{info.height} pixels are too few")
-    timeline = scan(path)
-    rate = Fraction(info.fps).limit_denominator(1001)
-    ticks = _ticks(timeline, rate)
+        raise DataError(f"{film.name}: {film.width}x{film.height} pixels are too few")
     file, count, last = io.BytesIO(), 0, -1
     with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate)
+        stream = container.add_stream("libx264", rate=film.rate)
         assert isinstance(stream, VideoStream)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.options = {
@@ -144,17 +319,16 @@ def encode(path: Path, info: VideoInfo, config: PackConfig) -> tuple[bytes, int]
         }
         stream.codec_context.thread_count = 1
         stream.codec_context.color_range = ColorRange.MPEG
-        stream.codec_context.time_base = 1 / rate if ticks is None else Fraction(1, CLOCK)
+        stream.codec_context.time_base = 1 / film.rate if film.ticks is None else Fraction(1, CLOCK)
         converter = VideoReformatter()
-        for count, frame in enumerate(iterate(path), start=1):
-            array_HWC = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90 % 4)
+        for count, (array_HWC, pts) in enumerate(film.frames, start=1):
             picture = converter.reformat(
                 av.VideoFrame.from_ndarray(_fitted(array_HWC, height, width), format="rgb24"),
                 format="yuv420p",
                 dst_colorspace=Colorspace.ITU601,
                 dst_color_range=ColorRange.MPEG,
             )
-            time = count - 1 if ticks is None or frame.pts is None else ticks.get(frame.pts, last + 1)
+            time = count - 1 if film.ticks is None or pts is None else film.ticks.get(pts, last + 1)
             last = max(time, last + 1)
             picture.pts, picture.time_base = last, stream.codec_context.time_base
             container.mux(stream.encode(picture))
@@ -162,16 +336,15 @@ def encode(path: Path, info: VideoInfo, config: PackConfig) -> tuple[bytes, int]
     return file.getvalue(), count
 
 
-def _ticks(timeline: Timeline, rate: Fraction) -> dict[int, int] | None:
+def _ticks(pts: Sequence[int] | None, base: Fraction, rate: Fraction) -> dict[int, int] | None:
     """Timestamp -> ticks of the clock since the first frame; None if the frames come at a constant rate."""
-    if timeline.pts is None:
+    if pts is None:
         return None
-    start = timeline.pts[0]
-    seconds = {pts: (pts - start) * timeline.time_base for pts in timeline.pts}
+    seconds = {time: (time - pts[0]) * base for time in pts}
     # Half a frame: containers round timestamps to milliseconds.
     if all(abs(second * rate - number) < Fraction(1, 2) for number, second in enumerate(seconds.values())):
         return None
-    return {pts: round(second * CLOCK) for pts, second in seconds.items()}
+    return {time: round(second * CLOCK) for time, second in seconds.items()}
 
 
 def _fitted(array_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -182,6 +355,6 @@ def _fitted(array_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(array_HWC), (width, height), interpolation=cv2.INTER_AREA)
 
 
-def _check_share(path: Path, decoded: int, expected: int) -> None:
-    if decoded < LEAST_SHARE * expected:
-        raise DataError(f"{printable(path)}: cut off or damaged, only {decoded} of {expected} frames can be decoded")
+def _check_share(name: str, count: int, expected: int) -> None:
+    if count < LEAST_SHARE * expected:
+        raise DataError(f"{name}: cut off or damaged, only {count} of {expected} frames can be decoded")

@@ -1,10 +1,12 @@
 """`jepa pack`: turn videos into shards.
 
 The videos are encoded by worker processes and written in the order in which they were found, so the shards do not
-depend on the number of workers. What cannot be read is named on stderr and listed in skipped.tsv.
+depend on the number of workers. What cannot be read is named on stderr and listed in skipped.tsv. With `--format` the
+annotation files of a published data set say which videos, labels, splits and segments there are (docs/data.md).
 """
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from jepa import rng
 from jepa.data.index import atomic
+from jepa.data.known import formats
 from jepa.data.lists import Entry, collect
 from jepa.data.pack import PackConfig, Packed, Unreadable, try_pack
 from jepa.data.shards import ShardWriter, claim
@@ -40,6 +43,15 @@ class Config(PackConfig):
     """Folders (sub-folder = label), video files, or lists (.csv, .tsv, .txt) of `path label`."""
     out: Path
     """Folder for the shards; made if missing."""
+    format: str | None = None
+    """Published data set whose annotations to read: kinetics, ssv2, jester, ucf101, hmdb51, diving48, coin, coin-steps,
+    epic-kitchens-100, howto100m, imagenet, list; SOURCES are then the folders of its videos."""
+    annotations: tuple[Path, ...] = ()
+    """Its annotation files."""
+    split: tuple[str, ...] = ()
+    """Its splits to pack, all when none; val=test packs val as test. Names the split of files that do not say it."""
+    fold: int = 1
+    """Its division into train and test, where it has several (ucf101, hmdb51: 1 to 3)."""
     name: str | None = None
     """Name of the data set; that of the folder when none."""
     test_fraction: float = 0.0
@@ -59,6 +71,10 @@ class Config(PackConfig):
         super().__post_init__()
         if not self.sources:
             raise ConfigError(f"sources: name a folder, a video or a list; example: {EXAMPLE}")
+        if self.format is not None:
+            formats.check(self.format, self.annotations, self.split, self.fold)
+        elif self.annotations or self.split or self.fold != 1:
+            raise ConfigError("annotations, split and fold belong to a published data set: name it with --format")
         if not 0 <= self.test_fraction < 1:
             raise ConfigError(f"test_fraction is {self.test_fraction}, expected at least 0 and below 1")
         least_values = {"shard_size": 1, "shard_mb": 1, "workers": 0}
@@ -70,18 +86,27 @@ class Config(PackConfig):
 
 def run(config: Config) -> int:
     """Pack, and say on stdout what was written."""
-    entries = collect(config.sources)
+    entries = _entries(config)
     splits = choose_splits(entries, config.test_fraction, config.seed)
     _claim_all(config.out)
     skipped = _pack(entries, splits, config)
     if skipped:
         with atomic(config.out / SKIPPED) as stream:
-            lines = ["path\treason", *(f"{printable(path)}\t{reason}" for path, reason in skipped.items())]
+            lines = ["path\treason", *(f"{path}\t{reason}" for path, reason in skipped)]
             stream.write("\n".join([*lines, ""]).encode())
         log.warning("%d of %d videos skipped, listed in %s", len(skipped), len(entries), config.out / SKIPPED)
     facts = _facts(config.out, skipped)
     print(json.dumps(facts, indent=2) if config.json else _sentence(facts))
     return 0
+
+
+def _entries(config: Config) -> list[Entry]:
+    if config.format is None:
+        return collect(config.sources)
+    entries = formats.collect_known(config.format, config.sources, config.annotations, config.split, config.fold)
+    if config.copy and any(entry.segment or entry.frame_rate for entry in entries):
+        raise ConfigError(f"format {config.format} has no whole files to store as they are: leave out --copy")
+    return entries
 
 
 def choose_splits(entries: Sequence[Entry], test_fraction: float, seed: int) -> list[str | None]:
@@ -96,9 +121,9 @@ def choose_splits(entries: Sequence[Entry], test_fraction: float, seed: int) -> 
     own = [entry.split for entry in entries]
     if any(own):
         if test_fraction:
-            raise ConfigError("the sources have train and test folders already: leave out --test-fraction")
+            raise ConfigError("the sources have splits of their own already: leave out --test-fraction")
         if not all(own):
-            raise ConfigError("some sources have train and test folders and some have not: pack them separately")
+            raise ConfigError("some sources have splits of their own and some have not: pack them separately")
         return own
     if not test_fraction:
         return own
@@ -116,38 +141,59 @@ def _claim_all(out: Path) -> None:
         claim(folder)
 
 
-def _pack(entries: Sequence[Entry], splits: Sequence[str | None], config: Config) -> dict[Path, str]:
-    """Write all shards; returns path -> reason of the videos that were skipped.
+def _pack(entries: Sequence[Entry], splits: Sequence[str | None], config: Config) -> list[tuple[str, str]]:
+    """Write all shards; returns path and reason of each video that was skipped.
 
     Raises:
         DataError: every video was skipped.
     """
-    skipped: dict[Path, str] = {}
+    skipped: list[tuple[str, str]] = []
     writers: dict[str | None, ShardWriter] = {}
     workers = min((os.cpu_count() or 1) if config.workers is None else config.workers, len(entries))
-    make = partial(try_pack, [entry.path for entry in entries], config.encoding())
+    make = partial(try_pack, entries, config.encoding())
     with ExitStack() as stack, progress(None, "packing videos", len(entries)) as bar:
         for number, packed in enumerate(_in_order(make, len(entries), workers)):
             entry, split = entries[number], splits[number]
             if isinstance(packed, Unreadable):
-                skipped[entry.path] = packed.reason
-                log.warning("skipped %s: %s", printable(entry.path), packed.reason)
+                skipped.append((_shown(entry), packed.reason))
+                # Of missing ones there can be ten thousands: their number was said, their names are in the list.
+                level = logging.DEBUG if entry.absent else logging.WARNING
+                log.log(level, "skipped %s: %s", *skipped[-1])
             else:
                 if split not in writers:
                     writers[split] = stack.enter_context(_writer(split, config))
-                labels = {} if entry.label is None else {"label": entry.label}
-                origin = printable(entry.path.resolve())
-                writers[split].write(f"{number:06d}", packed.video, packed.info, labels, origin=origin)
+                key, origin = f"{number:06d}", printable(entry.path.resolve())
+                writers[split].write(key, packed.video, packed.info, entry.labels(), _extra(entry), origin)
             bar.advance()
         if not writers:
-            path, reason = next(iter(skipped.items()))
-            raise DataError(f"none of {len(entries)} videos can be packed; the first: {printable(path)}: {reason}")
+            path, reason = skipped[0]
+            raise DataError(f"none of {len(entries)} videos can be packed; the first: {path}: {reason}")
     return skipped
+
+
+def _shown(entry: Entry) -> str:
+    """The path of a video, and the seconds of the part of it: #t=10,20, as in media fragments."""
+    part = "" if entry.segment is None else f"#t={entry.segment[0]:g},{entry.segment[1]:g}"
+    return f"{printable(entry.path)}{part}"
+
+
+def _extra(entry: Entry) -> dict[str, bytes]:
+    """Where a part of a video comes from. No label, which a probe would try to tell apart."""
+    if entry.segment is None:
+        return {}
+    start, end = entry.segment
+    return {"segment.json": json.dumps({"name": printable(entry.name), "start": start, "end": end}).encode()}
 
 
 def _writer(split: str | None, config: Config) -> ShardWriter:
     sources = [printable(source) for source in config.sources]
-    provenance = {"made_by": "jepa pack", "version": __version__, "sources": sources, **config.encoding().provenance()}
+    known = (
+        {}
+        if config.format is None
+        else {"format": config.format, "annotations": config.annotations, "fold": config.fold}
+    )
+    provenance = {"made_by": "jepa pack", "version": __version__, "sources": sources, **known}
+    provenance |= config.encoding().provenance()
     return ShardWriter(
         config.out if split is None else config.out / split,
         name="-".join(filter(None, [config.name or printable(config.out.resolve().name), split])),
@@ -182,7 +228,7 @@ def _alone(make: "partial[Packed | Unreadable]", number: int) -> Packed | Unread
         return Unreadable("the decoder crashed on it")
 
 
-def _facts(out: Path, skipped: Mapping[Path, str]) -> dict[str, object]:
+def _facts(out: Path, skipped: Sequence[tuple[str, str]]) -> dict[str, object]:
     """What lies in the folder now, read back from it."""
     names: list[str | None] = [*sorted(split_folders(out))] or [None]
     sources: dict[str | None, Source] = {name: open_source(out, name) for name in names}

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jepa.arguments import field_docs
 from jepa.commands import pack
+from jepa.data.known.formats import FORMATS
 from jepa.data.lists import Entry
 from jepa.data.pack import PackConfig, Packed, pack_video
 from jepa.data.source import has_split, open_source
@@ -130,6 +133,94 @@ def test_a_list_with_labels(videos: Path, tmp_path: Path, capsys: pytest.Capture
     source = open_source(tmp_path / "out")
     assert [source.info(index).labels for index in range(2)] == [{"label": 0}, {"label": 1}]
     assert "nowhere.mp4\tNo such file or directory" in (tmp_path / "out/skipped.tsv").read_text()
+
+
+def known(tmp_path: Path, **options: object) -> pack.Config:
+    return config(tmp_path / "videos", tmp_path / "out", **options)
+
+
+def test_the_annotations_of_a_published_data_set(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Splits, labels, a segment of a film, a missing video and a broken one."""
+    (videos / "cats/a.mp4").rename(videos / "cats/11111111111_000010_000020.mp4")
+    (videos / "cats/b.mp4").rename(videos / "22222222222_000000_000010.mp4")
+    (videos / "dogs/a.mp4").rename(videos / "33333333333.mp4")
+    (videos / "dogs/d.mp4").rename(videos / "44444444444_000000_000010.mp4")
+    header = "label,youtube_id,time_start,time_end,split\n"
+    (tmp_path / "train.csv").write_text(
+        f"{header}petting cat,11111111111,10,20,train\npetting dog,33333333333,0,1,train\n"
+        "petting dog,44444444444,0,10,train\npetting dog,55555555555,7,17,train\n"
+    )
+    (tmp_path / "val.csv").write_text(f"{header}petting cat,22222222222,0,10,val\n")
+    annotations = tmp_path / "train.csv", tmp_path / "val.csv"
+    caplog.set_level("INFO")
+    run = known(tmp_path, format="kinetics", annotations=annotations, split=("train", "val=test"), json=True)
+    assert pack.run(run) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["packed"], facts["skipped"], facts["classes"]) == (3, 2, 2)
+    assert facts["splits"] == {"test": 1, "train": 2}
+    train, test = (open_source(tmp_path / "out", split) for split in ("train", "test"))
+    assert [train.info(index).labels for index in range(2)] == [{"label": "petting cat"}, {"label": "petting dog"}]
+    assert test.info(0).labels == {"label": "petting cat"}
+    # The clip of the video that was cut: 8 frames a second, so 8 of its 9 frames
+    assert [train.info(index).frames for index in range(2)] == [9, 8]
+    assert train.info(1).origin == str(videos / "33333333333.mp4")
+    assert json.loads(train.extra(1, "segment.json")) == {"name": "33333333333_000000_000001", "start": 0, "end": 1}
+    with pytest.raises(KeyError):
+        train.extra(0, "segment.json")
+    assert (tmp_path / "out/skipped.tsv").read_text().splitlines()[1:] == [
+        f"{videos}/44444444444_000000_000010.mp4\t"
+        "the index (moov) of this mp4 file is missing or damaged; it was probably cut off",
+        f"{videos}/55555555555_000007_000017.mp4\tNo such file or directory",
+    ]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == f"1 of 5 videos are missing, such as {videos}/55555555555_000007_000017.mp4"
+    assert [text.split(":")[0] for text in messages if text.startswith("skipped")] == [
+        f"skipped {videos}/44444444444_000000_000010.mp4"
+    ]
+    provenance = json.loads((tmp_path / "out/train/manifest.json").read_text())["provenance"]
+    assert (provenance["format"], provenance["annotations"]) == ("kinetics", [str(file) for file in annotations])
+
+
+def test_several_segments_of_one_film_are_several_samples(videos: Path, tmp_path: Path) -> None:
+    (videos / "cats/a.mp4").rename(videos / "abc.mp4")
+    steps = [
+        {"id": "1", "segment": times, "label": label}
+        for times, label in (((0, 0.5), "cut"), ((0.5, 1.0), "mix"), ((0.5, 9.0), "fry"), ((0, 0.5), "peel"))
+    ]
+    database = {"abc": {"class": "Cook", "subset": "training", "annotation": steps, "recipe_type": 1}}
+    (tmp_path / "COIN.json").write_text(json.dumps({"database": database}))
+    pack.run(known(tmp_path, format="coin-steps", annotations=(tmp_path / "COIN.json",)))
+    source = open_source(tmp_path / "out", "train")
+    infos = [source.info(index) for index in range(len(source))]
+    assert [(info.labels["label"], info.frames) for info in infos] == [("cut", 4), ("mix", 4), ("peel", 4)]
+    assert {info.labels["task"] for info in infos} == {"Cook"}
+    assert (tmp_path / "out/skipped.tsv").read_text().splitlines()[1:] == [
+        f"{videos}/abc.mp4#t=0.5,9\tcut off or too short, only 0.6 s of 0.5 to 9 s are in it"
+    ]
+    with pytest.raises(ConfigError, match="coin-steps has no whole files to store as they are: leave out --copy"):
+        pack.run(known(tmp_path, format="coin-steps", annotations=(tmp_path / "COIN.json",), copy=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "kinetic", "annotations": (Path("a"),)}, "format is 'kinetic'; did you mean 'kinetics'"),
+        ({"format": "kinetics"}, "format kinetics needs --annotations"),
+        ({"annotations": (Path("a"),)}, "name it with --format"),
+        ({"split": ("train",)}, "name it with --format"),
+        ({"fold": 2}, "name it with --format"),
+    ],
+)
+def test_options_of_published_data_sets(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        known(tmp_path, **options)
+
+
+def test_the_help_names_every_format() -> None:
+    text = field_docs(pack.Config)["format"]
+    assert all(re.search(rf"[ ,]{name}[,;]", text) for name in FORMATS)
 
 
 def test_nothing_readable_is_a_data_error(tmp_path: Path) -> None:

@@ -60,6 +60,20 @@ def test_paths_are_relative_to_the_list_or_absolute(tmp_path: Path) -> None:
     ]
 
 
+def test_paths_relative_to_another_folder(tmp_path: Path) -> None:
+    put(tmp_path / "videos/has space.mp4")
+    (tmp_path / "all.txt").write_text("has space.mp4\na.mp4\n")
+    assert [entry.path for entry in read_list(tmp_path / "all.txt", tmp_path / "videos")] == [
+        tmp_path / "videos/has space.mp4",
+        tmp_path / "videos/a.mp4",
+    ]
+
+
+def test_labels_of_an_entry() -> None:
+    assert Entry(Path("a"), "a").labels() == {}
+    assert Entry(Path("a"), "a", 3, more={"verb": "cut"}).labels() == {"label": 3, "verb": "cut"}
+
+
 def test_folders_files_and_lists_together(tmp_path: Path) -> None:
     put(tmp_path / "set/cats/a.mp4", tmp_path / "set/dogs/b.mp4", tmp_path / "one.bin")
     (tmp_path / "list.csv").write_text("set/cats/a.mp4 cats\nc.mp4 birds\n")

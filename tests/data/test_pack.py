@@ -1,17 +1,25 @@
 """What becomes of a video that is packed."""
 
 import io
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
+from av.container import InputContainer
 from av.video.stream import VideoStream
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from jepa.data.decode import decode
-from jepa.data.pack import PackConfig, Packed, Unreadable, pack_video, try_pack
-from jepa.data.timeline import iterate, probe, scan
+from jepa.data.lists import Entry
+from jepa.data.pack import PackConfig, Packed, Unreadable, pack_entry, pack_video, try_pack
+from jepa.data.timeline import decoded, iterate, probe, scan
 from jepa.errors import ConfigError, DataError
 
 QUICK = PackConfig(preset="ultrafast", crf=10)
@@ -133,9 +141,143 @@ def test_a_video_that_lacks_its_last_frames_is_packed_without_them(tmp_path: Pat
 
 def test_failures_come_back_as_values(tmp_path: Path) -> None:
     good = write(tmp_path / "a.mp4", pictures(4, 32, 48))
-    paths = [good, tmp_path / "missing.mp4"]
-    assert isinstance(try_pack(paths, QUICK, 0), Packed)
-    assert try_pack(paths, QUICK, 1) == Unreadable("No such file or directory")
+    entries = [Entry(good, "a"), Entry(tmp_path / "missing.mp4", "b"), Entry(tmp_path / "none", "c", frame_rate=12.0)]
+    assert isinstance(try_pack(entries, QUICK, 0), Packed)
+    assert try_pack(entries, QUICK, 1) == Unreadable("No such file or directory")
+    assert try_pack(entries, QUICK, 2) == Unreadable("No such file or directory")
+
+
+def counted(count: int, height: int = 32, width: int = 160) -> np.ndarray:
+    """Pictures that say their number: 8 fields, each a binary digit."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    for number, frame in enumerate(frames):
+        for digit in range(8):
+            frame[:, digit * width // 8 : (digit + 1) * width // 8] = 220 * (number >> digit & 1) + 16
+    return frames
+
+
+def numbers(video: bytes, count: int) -> list[int]:
+    """The numbers that the frames of a packed video of `counted` pictures say."""
+    frames_THWC = decode(video, range(count))
+    fields = frames_THWC.reshape(count, frames_THWC.shape[1], 8, -1, 3).mean(axis=(1, 3, 4)) > 128
+    return (fields @ (1 << np.arange(8))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("a.mp4", "libx264", {}),  # B-frames, one keyframe
+        ("a.mkv", "libx264", {}),  # timestamps in milliseconds
+        ("a.webm", "libvpx-vp9", {}),
+        ("a.avi", "mpeg4", {}),
+        ("a.mp4", "mpeg4", {"movflags": "+faststart"}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("segment", "first", "last"),
+    [((0.0, 1.0), 0, 24), ((2.0, 3.53), 50, 87), ((3.19, 3.43), 80, 85), ((3.0, 4.06), 75, 99)],
+)
+def test_a_segment_holds_the_very_frames_of_its_seconds(
+    tmp_path: Path,
+    name: str,
+    codec: str,
+    options: dict[str, str],
+    segment: tuple[float, float],
+    first: int,
+    last: int,
+) -> None:
+    path = write(tmp_path / name, counted(100), codec=codec, rate=Fraction(25), options=options)
+    packed = pack_entry(Entry(path, "a", segment=segment), QUICK)
+    assert numbers(packed.video, packed.info.frames) == list(range(first, last + 1))
+    assert packed.info.fps == 25
+
+
+def test_a_segment_of_a_film_with_many_keyframes_and_a_variable_rate(tmp_path: Path) -> None:
+    times = [40 * number + (20 if number % 2 else 0) + (400 if number > 60 else 0) for number in range(100)]
+    path = write(tmp_path / "a.mkv", counted(100), times=times)  # mpeg4: a keyframe every 12
+    packed = pack_entry(Entry(path, "a", segment=(2.03, 4.05)), QUICK)
+    assert numbers(packed.video, packed.info.frames) == list(range(51, 91))
+    seconds = np.array([float(frame.time) for frame in iterate(packed.video)])
+    np.testing.assert_allclose(seconds - seconds[0], (np.array(times[51:91]) - times[51]) / 1000, atol=2e-3)
+
+
+@given(st.lists(st.integers(1, 38), min_size=1, max_size=4, unique=True))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_segments_that_follow_each_other_share_no_frame_and_lose_none(tmp_path: Path, tenths: list[int]) -> None:
+    path = tmp_path / "a.mp4"
+    if not path.exists():
+        write(path, counted(100), codec="libx264", rate=Fraction(25))
+    ends = [0.0, *(tenth / 10 for tenth in sorted(tenths)), 4.0]
+    found: list[int] = []
+    for segment in pairwise(ends):
+        packed = pack_entry(Entry(path, "a", segment=segment), QUICK)
+        found += numbers(packed.video, packed.info.frames)
+    assert found == list(range(100))
+
+
+def test_a_segment_is_found_without_decoding_the_film(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.mp4", counted(100), rate=Fraction(25))  # a keyframe every 12
+    seen: list[int | None] = []
+
+    def watched(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+        for frame in decoded(container, stream):
+            seen.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr("jepa.data.pack.decoded", watched)
+    packed = pack_entry(Entry(path, "a", segment=(3.5, 3.9)), QUICK)
+    assert packed.info.frames == 10
+    assert len(seen) <= 2 * (10 + 13)
+
+
+@pytest.mark.parametrize(
+    ("segment", "reason"),
+    [
+        ((3.0, 3.0), "3 to 3 s is no part of a video"),
+        ((5.0, 3.0), "5 to 3 s is no part of a video"),
+        ((-1.0, 3.0), "-1 to 3 s is no part of a video"),
+        ((2.0, 9.0), "cut off or too short, only 2.0 s of 2 to 9 s are in it"),
+        ((100.0, 110.0), "cut off or too short, only 0.0 s of 100 to 110 s are in it"),
+    ],
+)
+def test_a_segment_that_is_not_in_the_video(tmp_path: Path, segment: tuple[float, float], reason: str) -> None:
+    path = write(tmp_path / "a.mp4", counted(100), rate=Fraction(25))
+    assert try_pack([Entry(path, "a", segment=segment)], QUICK, 0) == Unreadable(reason)
+
+
+def test_a_segment_is_shrunk_like_a_whole_video(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", pictures(30, 96, 160))
+    config = PackConfig(short_side=48, preset="ultrafast", crf=5)
+    whole, part = pack_video(path, config), pack_entry(Entry(path, "a", segment=(0.5, 1.0)), config)
+    assert (part.info.height, part.info.width) == (whole.info.height, whole.info.width) == (48, 80)
+    difference = decode(part.video, range(12)).astype(int) - decode(whole.video, range(12, 24)).astype(int)
+    assert np.abs(difference).mean() < 2
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path: Path) -> None:
+    for number, array in enumerate(counted(12)):
+        cv2.imwrite(str(tmp_path / f"{number + 1}.jpg"), array)  # 1.jpg, ..., 12.jpg: not in the order of their letters
+    (tmp_path / "list.txt").write_text("no picture")
+    entry = Entry(tmp_path, "a", frame_rate=12.0)
+    packed = pack_entry(entry, QUICK)
+    assert (packed.info.frames, packed.info.fps) == (12, 12.0)
+    assert numbers(packed.video, 12) == list(range(12))
+    (tmp_path / "3.jpg").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"3\.jpg: no picture that can be read"):
+        pack_entry(entry, QUICK)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty: the folder holds no picture \(jpeg, jpg, png\)"):
+        pack_entry(replace(entry, path=tmp_path / "empty"), QUICK)
+    with pytest.raises(DataError, match="only whole files can be stored as they are; leave out --copy"):
+        pack_entry(entry, PackConfig(copy=True))
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_picture_is_a_video_of_one_frame(tmp_path: Path, copy: bool) -> None:
+    cv2.imwrite(str(tmp_path / "n01440764_18.JPEG"), pictures(1, 40, 64)[0, :, :, ::-1])
+    packed = pack_video(tmp_path / "n01440764_18.JPEG", PackConfig(copy=copy))
+    assert (packed.info.frames, packed.info.height, packed.info.width) == (1, 40, 64)
+    assert np.abs(decode(packed.video, [0]).astype(int) - pictures(1, 40, 64)).mean() < 6
 
 
 @pytest.mark.parametrize("options", [{"short_side": 8}, {"keyframe_interval": 0}, {"crf": 52}, {"preset": "placebo"}])
