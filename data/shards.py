@@ -30,13 +30,14 @@ from jepa.data.index import (
     ShardEntry,
     fingerprint_of,
     open_rows,
-    read_manifest,
     row_at,
     write_manifest,
     write_rows,
     writing,
 )
+from jepa.data.shard_files import open_shard_files
 from jepa.data.source import MANIFEST, Label, SampleInfo
+from jepa.data.storage import RemoteOptions, StoreError
 from jepa.data.timeline import VideoInfo
 from jepa.errors import ConfigError, DataError
 
@@ -214,29 +215,30 @@ class ShardWriter:
 class ShardSource:
     """A folder of shards, read by offset. Opens files when first used, so it pickles and survives forks."""
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, remote: RemoteOptions | None = None) -> None:
         """Read the manifest and check that the shards are there, complete in size.
 
+        Args:
+            folder: path or URL.
+            remote: how a URL is read.
+
         Raises:
+            ConfigError: a URL that needs a package which is not installed, or a cache folder that cannot be written.
             DataError: no manifest, or the first shard that is missing or has another size.
         """
-        self.folder = Path(folder)
-        self.manifest = read_manifest(self.folder)
+        self._files = open_shard_files(folder, remote)
+        self._store = self._files.store
+        self.manifest = self._files.manifest
         self.name = self.manifest.name
         self.fingerprint = self.manifest.fingerprint
         self._ends = list(accumulate(shard.count for shard in self.manifest.shards))
         self._tables: dict[int, Any] = {}
-        self._files: dict[int, int] = {}
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_tables": {}, "_files": {}}
-
-    def __del__(self) -> None:
-        for descriptor in getattr(self, "_files", {}).values():
-            os.close(descriptor)
+        return {**self.__dict__, "_tables": {}}
 
     def info(self, index: int) -> SampleInfo:
         row = self._row(index)[1]
@@ -263,24 +265,24 @@ class ShardSource:
         shard = bisect_right(self._ends, index)
         entry = self.manifest.shards[shard]
         if shard not in self._tables:
-            table = open_rows(self.folder / entry.index)
+            table = open_rows(self._files.index(shard))
             if table.num_rows != entry.count:
-                raise DataError(
-                    f"shard {self.folder / entry.index} lists {table.num_rows} samples, {MANIFEST} says {entry.count}"
-                )
+                where = self._store.where(entry.index)
+                raise DataError(f"shard {where} lists {table.num_rows} samples, {MANIFEST} says {entry.count}")
             self._tables[shard] = table
         return shard, row_at(self._tables[shard], index - self._ends[shard] + entry.count)
 
     def _read(self, shard: int, row: Row, member: Member) -> bytes:
-        path = self.folder / self.manifest.shards[shard].file
+        file, place = self.manifest.shards[shard].file, (member.offset, member.size)
         try:
-            if shard not in self._files:
-                self._files[shard] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            content = _read_at(self._files[shard], member.offset, member.size)
-        except OSError as error:
-            raise DataError(f"shard {path}, sample {row.key}: {error.strerror}") from None
-        if len(content) != member.size or zlib.crc32(content) != member.crc32:
-            raise DataError(f"shard {path}, sample {row.key}: {member.name} is damaged (size or checksum differs)")
+            content = self._store.read(file, *place)
+            if zlib.crc32(content) != member.crc32 and self._store.forget(file, *place):
+                content = self._store.read(file, *place)
+        except StoreError as error:
+            raise DataError(f"shard {error.where}, sample {row.key}: {error.reason}") from None
+        if zlib.crc32(content) != member.crc32:
+            where = self._store.where(file)
+            raise DataError(f"shard {where}, sample {row.key}: {member.name} is damaged (its checksum differs)")
         return content
 
 
@@ -318,12 +320,3 @@ def _placed(row: Row, offsets: Mapping[str, int]) -> Row:
         return Member(member.name, offsets[f"{row.key}.{member.name}"], member.size, member.crc32)
 
     return replace(row, video=place(row.video), extras=tuple(map(place, row.extras)))
-
-
-def _read_at(descriptor: int, offset: int, size: int) -> bytes:
-    """`size` bytes at an offset, fewer at the end of the file; leaves the shared file position alone."""
-    parts = []
-    while size and (part := os.pread(descriptor, size, offset)):
-        parts.append(part)
-        offset, size = offset + len(part), size - len(part)
-    return b"".join(parts)
