@@ -19,7 +19,12 @@ T = TypeVar("T")
 
 _VERSIONS = ("ETag", "etag", "generation", "version_id", "LastModified", "last_modified", "mtime", "created")
 """What file systems call the thing that changes with the content, the best first."""
-_GONE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_GONE: dict[type[OSError], str] = {
+    FileNotFoundError: "no such file",
+    PermissionError: "no permission",
+    IsADirectoryError: "is no file",
+    NotADirectoryError: "no such file",
+}
 
 
 class FsspecStore:
@@ -112,8 +117,9 @@ class FsspecStore:
                 return call(system, f"{root.rstrip('/')}/{path}")
             except TransientError:
                 raise
-            except _GONE as error:
-                raise MissingError(where, error.strerror or type(error).__name__) from None
+            except tuple(_GONE) as error:
+                reason = next(words for kind, words in _GONE.items() if isinstance(error, kind))
+                raise MissingError(where, error.strerror or reason) from None
             except TimeoutError:
                 raise TransientError(f"no answer within {self._options.timeout:g} s") from None
             except Exception as error:  # every file system has its own kinds for a lost connection

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
-from jepa.data.index import Manifest, atomic, check_size, parse_manifest, read_manifest
+from jepa.data.index import Manifest, atomic, check_size, parse_manifest, read_manifest, writing
 from jepa.data.read_ahead import ReadAhead
 from jepa.data.shard_cache import ShardCache
 from jepa.data.source import MANIFEST, SPLITS
@@ -113,7 +113,7 @@ class RemoteShards:
     def _is_there(self, shard: int) -> bool:
         try:
             return self._index_path(shard).stat().st_size == self.manifest.shards[shard].index_bytes
-        except FileNotFoundError:
+        except OSError:
             return False
 
     def _fetch_indices(self, where: str) -> None:
@@ -130,6 +130,8 @@ class RemoteShards:
         for name, expected in ((entry.file, entry.bytes), (entry.index, entry.index_bytes)):
             check_size(store.where(name), store.size(name), expected)
         path = self._index_path(shard)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with atomic(path) as stream:
             for piece in pieces(store, entry.index):
                 stream.write(piece)

@@ -24,7 +24,7 @@ class Config(ExtractConfig):
     encoder: str
     """Run folder, model.safetensors, or the name of a shipped encoder."""
     data: Path
-    """Shards, or a plain folder of videos."""
+    """Shards (a folder or its URL), or a plain folder of videos."""
     out: Path
     """Folder for the features; made if missing, continued if it was begun with the same settings."""
     split: str | None = None

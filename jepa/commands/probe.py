@@ -37,7 +37,7 @@ class Config:
     encoder: str
     """Run folder, weights file (model.safetensors) or name of a shipped encoder."""
     data: Path
-    """Labelled clips: a data set with train/ and test/, or a folder of shards or videos."""
+    """Labelled clips: a data set with train/ and test/, or a folder of shards or videos; shards may be a URL."""
     out: Path
     """Run folder that results.jsonl is written to."""
     tasks: tuple[str, ...] = ()
