@@ -276,14 +276,16 @@ class ShardSource:
         file, place = self.manifest.shards[shard].file, (member.offset, member.size)
         try:
             content = self._store.read(file, *place)
-            if zlib.crc32(content) != member.crc32 and self._store.forget(file, *place):
+            if zlib.crc32(content) == member.crc32:
+                return content
+            if self._store.forget(file, *place):  # what a cache kept of it may be wrong, and the file right
                 content = self._store.read(file, *place)
+                if zlib.crc32(content) == member.crc32:
+                    return content
         except StoreError as error:
             raise DataError(f"shard {error.where}, sample {row.key}: {error.reason}") from None
-        if zlib.crc32(content) != member.crc32:
-            where = self._store.where(file)
-            raise DataError(f"shard {where}, sample {row.key}: {member.name} is damaged (its checksum differs)")
-        return content
+        where = self._store.where(file)
+        raise DataError(f"shard {where}, sample {row.key}: {member.name} is damaged (its checksum differs)")
 
 
 def claim(folder: Path) -> None:
