@@ -7,7 +7,6 @@ decoded on demand. The pixels are the same either way.
 """
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from jepa.data.decode import Backend, decode, scaled_size
 from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
 from jepa.data.source import SampleInfo, Source
+from jepa.data.storage import default_cache
 from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger, progress
@@ -35,11 +35,6 @@ def stored_side(size: int) -> int:
     videos do not fill the disk.
     """
     return -(-size * 5 // 4)
-
-
-def default_cache() -> Path:
-    """$JEPA_CACHE, or ~/.cache/jepa."""
-    return Path(os.environ.get("JEPA_CACHE") or Path.home() / ".cache" / "jepa")
 
 
 class Frames:

@@ -177,33 +177,50 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
-        version = content.pop("format_version")
-        if version != FORMAT_VERSION:
-            raise DataError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}")
-        content["shards"] = tuple(ShardEntry(**shard) for shard in content["shards"])
-        content["label_names"] = tuple(content["label_names"])
-        manifest = Manifest(**content)
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} is not a manifest of shards: {error}") from None
+    manifest = parse_manifest(content, str(path))
     for shard in manifest.shards:
-        for name, size in ((shard.file, shard.bytes), (shard.index, shard.index_bytes)):
-            _check_size(folder / name, size)
+        for name, expected in ((shard.file, shard.bytes), (shard.index, shard.index_bytes)):
+            file = folder / name
+            try:
+                size = file.stat().st_size
+            except OSError as error:
+                raise DataError(f"shard {file}: {error.strerror}, but {MANIFEST} lists it") from None
+            check_size(str(file), size, expected)
     return manifest
 
 
-def _check_size(path: Path, expected: int) -> None:
+def parse_manifest(text: bytes, where: str) -> Manifest:
+    """The manifest that a `manifest.json` holds.
+
+    Args:
+        text: content of the file.
+        where: its path or URL, for messages.
+
+    Raises:
+        DataError: it is no manifest, or one of another version.
+    """
     try:
-        size = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"shard {path}: {error.strerror}, but {MANIFEST} lists it") from None
+        content = json.loads(text)
+        version = content.pop("format_version")
+        if version != FORMAT_VERSION:
+            raise DataError(f"{where} has format version {version}; this program reads {FORMAT_VERSION}")
+        content["shards"] = tuple(ShardEntry(**shard) for shard in content["shards"])
+        content["label_names"] = tuple(content["label_names"])
+        return Manifest(**content)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{where} is not a manifest of shards: {error}") from None
+
+
+def check_size(where: str, size: int, expected: int) -> None:
+    """Raise DataError unless a file of a shard has the size that the manifest states."""
     if size != expected:
         state = "cut off or only partly copied" if size < expected else "changed"
-        raise DataError(f"shard {path} has {size} bytes, {MANIFEST} says {expected}: it is {state}")
+        raise DataError(f"shard {where} has {size} bytes, {MANIFEST} says {expected}: it is {state}")
 
 
 class PendingFile:

@@ -136,8 +136,8 @@ def _hashes(keys: Iterable[str]) -> np.ndarray:
 def _rows(index: Path) -> list[Row]:
     """All rows of an index; DataError if it is damaged."""
     table = open_rows(index)
-    check_table(index, table)
-    return [sound_row(index, table, number) for number in range(table.num_rows)]
+    check_table(str(index), table)
+    return [sound_row(str(index), table, number) for number in range(table.num_rows)]
 
 
 def _list(shard: ShardFiles) -> _Listing:

@@ -5,37 +5,38 @@ when a shard is first used; the header and the checksum of every member that is 
 read, such as the header of a `json`, is left to `jepa lint`, which reads everything.
 """
 
-from pathlib import Path
+import io
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jepa.data.index import Manifest, Member, Row, ShardEntry, fingerprint_of, row_at
+from jepa.data.index import Member, Row, ShardEntry, fingerprint_of, row_at
+from jepa.data.shard_files import ShardFiles
 from jepa.data.source import MANIFEST, printable
+from jepa.data.storage import Store, StoredFile
 from jepa.data.tar_walk import BLOCK, FILE_TYPES, LARGE, NAME_BYTES, TarDamage, parse_header, split_name, walk
 from jepa.errors import DataError
 
 
-def check_shards(folder: Path, manifest: Manifest) -> None:
+def check_shards(files: ShardFiles) -> None:
     """Nothing may be read twice or left out without a word.
 
     Raises:
         DataError: a shard holds what another one holds, or is not listed; or the manifest was changed.
     """
-    path, shards = folder / MANIFEST, manifest.shards
+    path, shards = files.store.where(MANIFEST), files.manifest.shards
     first: dict[str, ShardEntry] = {}
     for shard in shards:
         if (other := first.setdefault(shard.digest, shard)) is not shard:
             raise DataError(f"{path} lists {shard.file}, which holds the samples of {other.file} again: pack again")
-    if manifest.fingerprint != fingerprint_of(shards):
+    if files.manifest.fingerprint != fingerprint_of(shards):
         raise DataError(f"{path} lists other shards than it was written for: copy it again, or pack again")
-    unlisted = sorted({tar.name for tar in folder.glob("[!.]*.tar")} - {shard.file for shard in shards})
-    if unlisted:
-        raise DataError(f"{folder / unlisted[0]} is not listed in {MANIFEST}: move it away, or pack again")
+    if unlisted := sorted(files.tars() - {shard.file for shard in shards}):
+        raise DataError(f"{files.store.where(unlisted[0])} is not listed in {MANIFEST}: move it away, or pack again")
 
 
-def check_index(path: Path, table: Any, entry: ShardEntry) -> None:
+def check_index(path: str, table: Any, entry: ShardEntry) -> None:
     """An index is sound, and has as many samples as the manifest says, each with a key of its own.
 
     Raises:
@@ -48,7 +49,7 @@ def check_index(path: Path, table: Any, entry: ShardEntry) -> None:
         raise DataError(f"shard {path} lists a key twice: `jepa lint` names it")
 
 
-def check_table(path: Path, table: Any) -> None:
+def check_table(path: str, table: Any) -> None:
     """The columns of an index are sound: a wrong length inside would make the process read anywhere, and crash.
 
     Raises:
@@ -60,7 +61,7 @@ def check_table(path: Path, table: Any) -> None:
         raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
 
 
-def sound_row(path: Path, table: Any, number: int) -> Row:
+def sound_row(path: str, table: Any, number: int) -> Row:
     """A row of an index.
 
     Raises:
@@ -72,27 +73,37 @@ def sound_row(path: Path, table: Any, number: int) -> Row:
         raise DataError(f"{path}, row {number}: damaged, {error}") from None
 
 
-def check_tail(path: Path, table: Any) -> None:
+def check_tail(store: Store, entry: ShardEntry, table: Any) -> None:
     """Behind the last member that the index lists comes nothing that it should list.
 
     Members that were added to a tar (`tar --append`) may fit into its padding, so that its size stays.
 
     Raises:
         DataError: a sample that the index does not list, a member for the second time, or a damage.
-        OSError: the tar cannot be read.
+        StoreError: the tar cannot be read.
     """
     last = _last_member(table)
     if last is None:
         return
-    with path.open("rb") as stream:
-        for found in walk(stream, path.stat().st_size, start=last - BLOCK):
-            if found.offset <= last:
-                continue  # what is wrong with the last member itself is said when it is read
-            if isinstance(found, TarDamage):
-                raise DataError(f"shard {path}, byte {found.offset}: {found.what}; `jepa lint` finds all damage")
-            if _should_be_listed(found.name, table):
-                what = f"{printable(found.name)} was added after the index was written"
-                raise DataError(f"shard {path}, byte {found.header}: {what}; pack again")
+    problem = _tail_problem(store, entry, table, last)
+    # What a cache kept of it may be wrong, and the file right.
+    if problem and store.forget(entry.file, last - BLOCK, entry.bytes - last + BLOCK):
+        problem = _tail_problem(store, entry, table, last)
+    if problem:
+        raise DataError(f"shard {store.where(entry.file)}, {problem}")
+
+
+def _tail_problem(store: Store, entry: ShardEntry, table: Any, last: int) -> str | None:
+    """The first thing wrong behind the member whose content begins at `last`."""
+    stream = io.BufferedReader(StoredFile(store, entry.file, entry.bytes))
+    for found in walk(stream, entry.bytes, start=last - BLOCK):
+        if found.offset <= last:
+            continue  # what is wrong with the last member itself is said when it is read
+        if isinstance(found, TarDamage):
+            return f"byte {found.offset}: {found.what}; `jepa lint` finds all damage"
+        if _should_be_listed(found.name, table):
+            return f"byte {found.header}: {printable(found.name)} was added after the index was written; pack again"
+    return None
 
 
 def _should_be_listed(name: str, table: Any) -> bool:

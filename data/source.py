@@ -1,18 +1,21 @@
 """What a data set is to the rest of the program: a numbered list of encoded videos with facts about each.
 
 Two kinds exist: shards (`jepa.data.shards`), and plain files (`jepa.data.folder`). `open_source` tells them apart by
-looking. A data set may hold the splits train/ and test/ as sub-folders, each of either kind.
+looking. A data set may hold the splits train/ and test/ as sub-folders, each of either kind. Shards may also lie behind
+a URL (`jepa.data.storage`).
 """
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from jepa.data.storage import RemoteOptions, local_path, url_of, without_secrets
 from jepa.errors import DataError
 
 Label = str | int | float
+Place = TypeVar("Place")
 
 SPLITS = frozenset({"train", "test", "val", "validation"})
 """Names that sub-folders of a data set have if they are splits and not classes."""
@@ -63,29 +66,31 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str | Path, split: str | None = "train") -> Source:
-    """Open a folder of shards, a folder with splits, a folder of videos or one video file.
+def open_source(path: str | Path, split: str | None = "train", remote: RemoteOptions | None = None) -> Source:
+    """Open a folder of shards, a folder with splits, a folder of videos or one video file; or the URL of shards.
 
     Args:
         split: sub-folder to open where `path` holds splits; `path` itself is opened where it holds none.
+        remote: how a URL is read.
 
     Raises:
+        ConfigError: a URL that needs a package which is not installed, or a cache folder that cannot be written.
         DataError: there is nothing at `path` that can be read; names the first offending file and why.
     """
     # Here and not above: these two import the types of this file.
     from jepa.data.folder import FolderSource
     from jepa.data.shards import ShardSource
 
-    folder = Path(path).expanduser()
+    url = url_of(path)
+    if url is not None and not url.startswith("file://"):
+        from jepa.data.shard_files import split_urls
+
+        chosen = _choose(split_urls(url, remote), split, without_secrets(url))
+        return ShardSource(chosen or url, remote)
+    folder = _local(path)
     if not folder.exists():
         raise DataError(f"no such file or folder: {folder}")
-    splits = split_folders(folder)
-    if split is not None and splits:
-        if split not in splits:
-            raise DataError(f"{folder} holds {', '.join(sorted(splits))} but no {split}")
-        folder = splits[split]
-    elif splits:
-        raise DataError(f"{folder} holds the splits {', '.join(sorted(splits))}: name one of them")
+    folder = _choose(split_folders(folder), split, str(folder)) or folder
     if (folder / MANIFEST).is_file():
         return ShardSource(folder)
     tar = next(iter(sorted(folder.glob("*.tar"))), None) if folder.is_dir() else None
@@ -94,9 +99,41 @@ def open_source(path: str | Path, split: str | None = "train") -> Source:
     return FolderSource(folder)
 
 
-def has_split(path: str | Path, split: str) -> bool:
-    """Whether the data set at `path` has a sub-folder for this split."""
-    return split in split_folders(Path(path).expanduser())
+def has_split(path: str | Path, split: str, remote: RemoteOptions | None = None) -> bool:
+    """Whether the data set at `path`, which may be a URL, has a sub-folder for this split."""
+    url = url_of(path)
+    if url is not None and not url.startswith("file://"):
+        from jepa.data.shard_files import split_urls
+
+        return split in split_urls(url, remote)
+    return split in split_folders(_local(path))
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is a file or folder of this name, as far as can be said without asking a server."""
+    url = url_of(path)
+    return _local(path).exists() if url is None or url.startswith("file://") else True
+
+
+def _local(path: str | Path) -> Path:
+    """The path of this machine that is meant by a path or a file:// URL."""
+    url = url_of(path)
+    return Path(path).expanduser() if url is None else local_path(url)
+
+
+def _choose(splits: Mapping[str, Place], split: str | None, where: str) -> Place | None:
+    """The wanted split; None where there are none.
+
+    Raises:
+        DataError: there are splits but not this one, or none is named.
+    """
+    if not splits:
+        return None
+    if split is None:
+        raise DataError(f"{where} holds the splits {', '.join(sorted(splits))}: name one of them")
+    if split not in splits:
+        raise DataError(f"{where} holds {', '.join(sorted(splits))} but no {split}")
+    return splits[split]
 
 
 def split_folders(folder: Path) -> dict[str, Path]:

@@ -20,6 +20,7 @@ from jepa.data.decode import Backend
 from jepa.data.frames import Frames, stored_side
 from jepa.data.order import Order
 from jepa.data.source import Source
+from jepa.data.storage import RemoteOptions
 from jepa.data.transforms import AugmentConfig, augment, centre_crop
 from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
 from jepa.data.workers import Loader, StartMethod
@@ -48,7 +49,12 @@ class LoaderConfig:
     cache_gb: float = 2.0
     """Decode the data set once to a file if its frames fit this many gigabytes; 0 decodes on demand."""
     cache: Path | None = None
-    """Folder of decoded frames; by default $JEPA_CACHE or ~/.cache/jepa."""
+    """Folder of decoded frames and of what was read from URLs; by default $JEPA_CACHE or ~/.cache/jepa."""
+    remote_gb: float = 10.0
+    """Keep at most this many gigabytes of what was read from URLs; 0 keeps only the indices of the shards."""
+    remote_timeout: float = 30.0
+    """Seconds that one answer of a server may take; then, and after other faults, the read is tried again, six times in
+    all."""
     backend: Backend = "auto"
     """Video decoder."""
     start_method: StartMethod = "forkserver"
@@ -60,9 +66,16 @@ class LoaderConfig:
             ("workers", self.workers, 0),
             ("prefetch", self.prefetch, 1),
             ("cache_gb", self.cache_gb, 0),
+            ("remote_gb", self.remote_gb, 0),
+            ("remote_timeout", self.remote_timeout, 0.1),
         ):
             if value < least:
                 raise ConfigError(f"loader.{name} is {value}, expected {least} or more")
+
+    @property
+    def remote(self) -> RemoteOptions:
+        """How a data set behind a URL is read."""
+        return RemoteOptions(cache=self.cache, cache_gb=self.remote_gb, timeout=self.remote_timeout)
 
 
 class ClipStream(Dataset[Clip]):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jepa.data.source import SampleInfo, Source, has_split, open_source
+from jepa.data.storage import RemoteOptions, url_of, without_secrets
 from jepa.errors import DataError
 from jepa.eval.split import hold_out
 from jepa.logs import get_logger
@@ -85,7 +86,12 @@ class Task:
 
 
 def open_evaluation_data(
-    path: str | Path, *, seed: int = 0, labelled: int | None = None, limit: int | None = None
+    path: str | Path,
+    *,
+    seed: int = 0,
+    labelled: int | None = None,
+    limit: int | None = None,
+    remote: RemoteOptions | None = None,
 ) -> EvaluationData:
     """Labelled clips of a folder of shards or videos.
 
@@ -96,19 +102,20 @@ def open_evaluation_data(
         seed: seed of the held-out part and of the clips that `limit` keeps.
         labelled: at most so many training clips, chosen at random: how few labels will do.
         limit: at most so many clips of each part, chosen at random.
+        remote: how a URL is read.
 
     Raises:
         DataError: the data cannot be used.
     """
-    if has_split(path, "test"):
-        train, test = open_source(path, "train"), open_source(path, "test")
+    if has_split(path, "test", remote):
+        train, test = (open_source(path, split, remote) for split in ("train", "test"))
         parts = ClipSet(train, tuple(range(len(train)))), ClipSet(test, tuple(range(len(test))))
     else:
-        parts = _hold_out_test(open_source(path, "train"), path, seed)
+        parts = _hold_out_test(open_source(path, "train", remote), path, seed)
     named = zip(parts, ("train", "test"), strict=True)
     first, second = (_limited(part, limit, seed, name) for part, name in named)
     first = _limited(first, labelled, seed, "labelled")
-    return EvaluationData(name=str(path), train=first, test=second)
+    return EvaluationData(name=without_secrets(url_of(path) or str(path)), train=first, test=second)
 
 
 def _hold_out_test(source: Source, path: str | Path, seed: int) -> tuple[ClipSet, ClipSet]:

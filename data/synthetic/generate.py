@@ -27,7 +27,7 @@ import numpy as np
 
 from jepa.data.decode import VideoInfo
 from jepa.data.index import read_manifest
-from jepa.data.shards import ShardWriter
+from jepa.data.shard_writer import ShardWriter
 from jepa.data.source import MANIFEST
 from jepa.data.synthetic.shapes import Split
 from jepa.data.synthetic.video import ENCODER, KEYFRAME_INTERVAL, encode_h264

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jepa.checkpoints.load import load_encoder
 from jepa.config import to_dict
-from jepa.data.source import has_split, open_source
+from jepa.data.source import has_split, is_there, open_source
 from jepa.devices import DeviceName, choose_device
 from jepa.errors import ConfigError
 from jepa.features.extract import ExtractConfig, Extraction, extract
@@ -24,7 +24,7 @@ class Config(ExtractConfig):
     encoder: str
     """Run folder, model.safetensors, or the name of a shipped encoder."""
     data: Path
-    """Shards, or a plain folder of videos."""
+    """Shards (a folder or its URL), or a plain folder of videos."""
     out: Path
     """Folder for the features; made if missing, continued if it was begun with the same settings."""
     split: str | None = None
@@ -38,7 +38,7 @@ class Config(ExtractConfig):
 def run(config: Config) -> int:
     """Extract, and say on stdout what was written."""
     device = choose_device(config.device, "--device")
-    if config.split is not None and config.data.exists() and not has_split(config.data, config.split):
+    if config.split is not None and is_there(config.data) and not has_split(config.data, config.split):
         raise ConfigError(f"--split {config.split}: {config.data} has no such part")
     encoder = load_encoder(config.encoder).to(device)
     source = open_source(config.data, config.split or "train")

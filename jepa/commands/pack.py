@@ -19,7 +19,7 @@ from jepa.data.index import atomic
 from jepa.data.known import formats
 from jepa.data.lists import Entry, collect
 from jepa.data.pack import PackConfig, Packed, Unreadable, try_pack
-from jepa.data.shards import ShardWriter, claim
+from jepa.data.shard_writer import ShardWriter, claim
 from jepa.data.source import Source, open_source, printable, split_folders
 from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError

@@ -37,7 +37,7 @@ class Config:
     encoder: str
     """Run folder, weights file (model.safetensors) or name of a shipped encoder."""
     data: Path
-    """Labelled clips: a data set with train/ and test/, or a folder of shards or videos."""
+    """Labelled clips: a data set with train/ and test/, or a folder of shards or videos; shards may be a URL."""
     out: Path
     """Run folder that results.jsonl is written to."""
     tasks: tuple[str, ...] = ()
@@ -93,7 +93,9 @@ def run(config: Config) -> int:
         ConfigError: a GPU is asked for and there is none, or the results cannot be written.
     """
     encoder = load_encoder(config.encoder).to(choose_device(config.device, "--device"))
-    data = open_evaluation_data(config.data, seed=config.seed, labelled=config.labelled, limit=config.limit)
+    data = open_evaluation_data(
+        config.data, seed=config.seed, labelled=config.labelled, limit=config.limit, remote=config.loader.remote
+    )
     results = _evaluate(encoder, data, config)
     print(as_json(results) if config.json else table(results))
     log.info("results are in %s", config.out / RESULTS)

@@ -15,7 +15,7 @@ import torch
 
 from jepa.checkpoints.load import FrozenEncoder, load_encoder
 from jepa.config import convert
-from jepa.data.source import Source, has_split, open_source
+from jepa.data.source import Source, has_split, is_there, open_source
 from jepa.data.stream import LoaderConfig, evaluation_batches
 from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import JepaError
@@ -150,7 +150,7 @@ def _find_data(run: Run, data: Path | None) -> Source:
     if not data and run.config.get("data"):
         wanted.insert(0, Path(str(run.config["data"])))
     for path in wanted:
-        if path.exists():
+        if is_there(path):
             return open_source(path, "test" if has_split(path, "test") else "train")
     raise JepaError(f"the videos are not at {wanted[0]} any more; name them with --data")
 

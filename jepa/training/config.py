@@ -84,7 +84,8 @@ class PretrainConfig:
     """One pretraining run."""
 
     data: Path
-    """Shards (folder of `jepa pack` or `jepa synth`), or a plain folder of videos; its `train` split if it has one."""
+    """Shards (folder of `jepa pack` or `jepa synth`, or its URL), or a plain folder of videos; its `train` split if it
+    has one."""
     out: Path
     """Run folder; made if missing."""
     max_steps: int | None = None

@@ -19,6 +19,7 @@ from typing import Any
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write, load_state
 from jepa.checkpoints.load import is_shipped, weights_digest
+from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.training.config import PretrainConfig
@@ -34,7 +35,7 @@ that the run started from (`init`)."""
 # May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
 # it holds (its fingerprint is in the checkpoint), so that a data set may move.
 _FREE_KEYS = ("data", "out", "max_steps", "resume", "json")
-_FREE_GROUPS = ("run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache")
+_FREE_GROUPS = ("run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote")
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _absolute(config: PretrainConfig) -> PretrainConfig:
     init = config.init if config.init is None or is_shipped(config.init) else str(Path(config.init).absolute())
     cache = config.loader.cache and config.loader.cache.absolute()
     loader = replace(config.loader, cache=cache)
-    return replace(config, data=config.data.absolute(), out=config.out.absolute(), init=init, loader=loader)
+    return replace(config, data=absolute(config.data), out=config.out.absolute(), init=init, loader=loader)
 
 
 def _is_free(key: str) -> bool:

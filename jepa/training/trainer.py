@@ -65,7 +65,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     """
     require_single_process()
     accelerator = choose_device(config.run.device, "run.device").type
-    source = open_source(config.data, "train")
+    source = open_source(config.data, "train", config.loader.remote)
     folder, step = open_run(config)
     if step:
         require_same_start(config, folder, source.fingerprint)

@@ -16,7 +16,7 @@ from jepa.data.index import Row, fingerprint_of, open_rows, read_manifest, row_a
 from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import ADVICE, Finding
-from jepa.data.shards import ShardWriter
+from jepa.data.shard_writer import ShardWriter
 from jepa.data.source import open_source
 from jepa.data.stream import LoaderConfig, train_loader
 from jepa.data.synthetic.video import encode_h264

@@ -13,7 +13,8 @@ from jepa.data.index import Row, open_rows, row_at
 from jepa.data.lint import PART, _contents, _Part, _Parts, find_shards, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import Finding
-from jepa.data.shards import ShardSource, ShardWriter
+from jepa.data.shard_writer import ShardWriter
+from jepa.data.shards import ShardSource
 from jepa.errors import DataError
 
 ALL = Checks(decode=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jepa.data.decode import VideoInfo
-from jepa.data.shards import ShardSource, ShardWriter
+from jepa.data.shard_writer import ShardWriter
+from jepa.data.shards import ShardSource
 from jepa.errors import ConfigError, DataError
 
 COUNT = 7

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jepa.data.folder import FolderSource
-from jepa.data.shards import ShardSource, ShardWriter
+from jepa.data.shard_writer import ShardWriter
+from jepa.data.shards import ShardSource
 from jepa.data.source import has_split, open_source, printable, split_folders
 from jepa.data.synthetic.video import encode_h264
 from jepa.data.timeline import probe
