@@ -31,16 +31,12 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from jepa.data.timeline import Timeline, VideoInfo, decoded, iterate, label_of, one_line, opened, probe, scan
+from jepa.data.timeline import Timeline, VideoInfo, decoded, inexact, iterate, label_of, one_line, opened, probe, scan
 from jepa.errors import DataError
 
 __all__ = ["Backend", "VideoInfo", "backends", "decode", "probe", "scaled_size", "unsafe_for_decord"]
 
 Backend = Literal["auto", "decord", "pyav"]
-
-DECORD_CODECS = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9"})
-DECORD_CONTAINERS = frozenset({"mp4", "matroska"})
-DECORD_PIXELS = frozenset({"yuv420p", "yuvj420p"})
 
 
 def decode(
@@ -95,21 +91,7 @@ def unsafe_for_decord(timeline: Timeline) -> str | None:
     """Why `auto` does not give this video to decord; None if it does."""
     if _decord() is None:
         return "it is not installed"
-    if timeline.codec not in DECORD_CODECS:
-        return f"codec {timeline.codec}"
-    if timeline.container not in DECORD_CONTAINERS:
-        return f"container {timeline.container}"
-    if timeline.pixels not in DECORD_PIXELS:
-        return f"pixel format {timeline.pixels}"
-    if timeline.pts is None:
-        return "timestamps are missing, double or not those of the frames"
-    if not timeline.whole:
-        return "hidden, discarded or cut-off frames"
-    if not timeline.closed:
-        return "open groups of pictures"
-    if timeline.announced not in (0, len(timeline.pts)):
-        return f"the header announces {timeline.announced} frames, the file holds {len(timeline.pts)}"
-    return None
+    return inexact(timeline)
 
 
 def _decode_decord(video: bytes | Path, frames: Sequence[int], short_side: int | None, label: str) -> np.ndarray:

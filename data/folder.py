@@ -59,6 +59,7 @@ class FolderSource:
         self._files = [file for file, _ in readable]
         self._sizes = [file.stat().st_size for file in self._files]
         self._infos = [_describe(file, info, root, labels.get(file, {})) for file, info in readable]
+        self.runs: tuple[int, ...] = (len(self._files),)
         self.fingerprint = self._fingerprint()
 
     def __len__(self) -> int:
@@ -81,6 +82,10 @@ class FolderSource:
         if len(content) != self._sizes[index]:
             raise DataError(f"{printable(file)} changed while it was in use: {self._sizes[index]} bytes before")
         return content
+
+    def place(self, index: int) -> str:
+        """The file, for messages."""
+        return printable(self._files[index])
 
     def extra(self, index: int, name: str) -> bytes:
         raise KeyError(f"{name}: plain files have no further members")
@@ -132,7 +137,10 @@ def visible_files(root: Path) -> Iterator[Path]:
 
 def _describe(file: Path, info: VideoInfo, root: Path, labels: Mapping[str, Label]) -> SampleInfo:
     key = file.relative_to(root).as_posix() if root.is_dir() else file.name
-    return SampleInfo(_distinct(key), info.frames, info.fps, info.height, info.width, labels, printable(file.resolve()))
+    origin = printable(file.resolve())
+    return SampleInfo(
+        _distinct(key), info.frames, info.fps, info.height, info.width, labels, origin, info.times, info.exact
+    )
 
 
 def _distinct(name: str) -> str:

@@ -7,7 +7,6 @@ decoded on demand. The pixels are the same either way.
 """
 
 import logging
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from jepa.data.decode import Backend, decode, scaled_size
 from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
-from jepa.data.source import SampleInfo, Source
+from jepa.data.source import SampleInfo, Source, cache_name
 from jepa.data.storage import default_cache
 from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError
@@ -175,8 +174,7 @@ def _open_again(path: Path, count: int) -> FrameFile:
 
 
 def _file_name(source: Source, short_side: int) -> str:
-    readable = re.sub(r"[^\w.-]+", "-", source.name).strip("-.")[-40:]
-    return f"{readable}-{source.fingerprint[:24]}-{short_side}.frames"
+    return f"{cache_name(source)}-{short_side}.frames"
 
 
 def _log() -> logging.Logger:

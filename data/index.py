@@ -10,6 +10,7 @@ a folder without it is unfinished. A tar that is cut at a member boundary reads 
 only the sizes here tell (webdataset's own reader cannot know).
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ import pyarrow as pa
 from jepa.data.source import MANIFEST, Label
 from jepa.errors import ConfigError, DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,12 @@ class Row:
     labels: Mapping[str, Label]
     origin: str
     extras: tuple[Member, ...]
+    times: tuple[int, ...] = ()
+    """When each frame is shown, in ticks of `timeline.CLOCK` since the first; empty at a steady rate."""
+    exact: bool = False
+    """Every decoder counts the same frames (`timeline.inexact` finds nothing): no look at the packets is needed."""
+    origin_hash: str = ""
+    """BLAKE2b (16 bytes, hexadecimal) of the file the sample was made from; empty if not known."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,15 @@ class ShardEntry:
     index_bytes: int
     """Size of the index file."""
     digest: str
-    """Hash over the rows of the index except the offsets."""
+    """Hash over what the samples are: keys, checksums, facts and labels; not where they lie or came from."""
+    index_digest: str
+    """Hash of the index file."""
+    frames: int
+    """Frames of all samples."""
+    least_frames: int
+    """Frames of the shortest sample."""
+    most_fps: float
+    """Highest frame rate of a sample."""
 
 
 @dataclass(frozen=True)
@@ -107,23 +122,51 @@ SCHEMA = pa.schema(
         ("labels", pa.string()),  # JSON: values are text, whole or real numbers
         ("origin", pa.string()),
         ("extras", pa.list_(MEMBER)),
+        ("times", pa.list_(pa.int64())),
+        ("exact", pa.bool_()),
+        ("origin_hash", pa.string()),
     ]
 )
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> str:
-    """Write the index of one shard; returns the digest of its rows."""
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write the index of one shard."""
     records = [{**asdict(row), "labels": _labels_text(row)} for row in rows]
     with atomic(path) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
-    return digest_of(rows)
+
+
+def shard_entry(tar: Path, index: Path, rows: Sequence[Row]) -> ShardEntry:
+    """What the manifest says of a shard whose tar and index are on disk.
+
+    Args:
+        rows: of the index; at least one.
+    """
+    return ShardEntry(
+        file=tar.name,
+        count=len(rows),
+        bytes=tar.stat().st_size,
+        index=index.name,
+        index_bytes=index.stat().st_size,
+        digest=digest_of(rows),
+        index_digest=file_digest(index),
+        frames=sum(row.frames for row in rows),
+        least_frames=min(row.frames for row in rows),
+        most_fps=max(row.fps for row in rows),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2b (16 bytes, hexadecimal) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
 
 
 def digest_of(rows: Iterable[Row]) -> str:
-    """Hash over keys, checksums, facts and labels, in order; `ShardEntry.digest`."""
+    """`ShardEntry.digest` of these samples, in order."""
     digest = blake2b(digest_size=16)
     for row in rows:
-        facts = [row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, _labels_text(row)]
+        facts = [row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, row.codec, _labels_text(row)]
         digest.update(json.dumps([*facts, [(extra.name, extra.crc32) for extra in row.extras]]).encode())
     return digest.hexdigest()
 
@@ -152,7 +195,7 @@ def row_at(table: Any, index: int) -> Row:
     record = table.slice(index, 1).to_pylist()[0]
     record["video"] = Member(**record["video"])
     record["extras"] = tuple(Member(**extra) for extra in record["extras"])
-    record["keyframes"] = tuple(record["keyframes"])
+    record["keyframes"], record["times"] = tuple(record["keyframes"]), tuple(record["times"])
     record["labels"] = json.loads(record["labels"])
     return Row(**record)
 

@@ -35,13 +35,11 @@ from jepa.data.decode import scaled_size
 from jepa.data.folder import visible_files
 from jepa.data.lists import Entry
 from jepa.data.source import printable
-from jepa.data.timeline import DEFAULT_FPS, VideoInfo, decoded, iterate, opened, packets, probe, scan
+from jepa.data.timeline import CLOCK, DEFAULT_FPS, VideoInfo, decoded, iterate, opened, packets, probe, scan, ticks
 from jepa.errors import ConfigError, DataError
 
 LEAST_SHARE = 0.9
 """Part of the announced frames that must decode."""
-CLOCK = 90_000
-"""Ticks per second of the timestamps of a video with a variable rate."""
 PICTURES = frozenset({"jpg", "jpeg", "png"})
 """Endings of the pictures in a folder that stands for a video, without the dot, in lower case."""
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -175,9 +173,9 @@ def _from_file(path: Path, info: VideoInfo) -> _Film:
     """A whole video."""
     timeline = scan(path)
     rate = Fraction(info.fps).limit_denominator(1001)
-    ticks = _ticks(timeline.pts, timeline.time_base, rate)
+    shown = ticks(timeline.pts, timeline.time_base, rate)
     frames = ((_upright(frame), frame.pts) for frame in iterate(path))
-    return _Film(printable(path), info.height, info.width, rate, ticks, frames)
+    return _Film(printable(path), info.height, info.width, rate, shown, frames)
 
 
 def _from_pictures(folder: Path, rate: Fraction) -> _Film:
@@ -269,7 +267,7 @@ def _from_cut(path: Path, name: str, cut: _Cut, times: list[int]) -> _Film:
         measured = (len(times) - 1) / ((times[-1] - times[0]) * base)
         rate = rate if abs(measured / rate - 1) < Fraction(1, 100) else measured.limit_denominator(1001)
     height, width = _upright(first).shape[:2]
-    return _Film(name, height, width, rate, _ticks(times, base, rate), _read_cut(path, name, cut))
+    return _Film(name, height, width, rate, ticks(times, base, rate), _read_cut(path, name, cut))
 
 
 def _read_cut(path: Path, name: str, cut: _Cut) -> Iterator[tuple[np.ndarray, int | None]]:
@@ -334,17 +332,6 @@ def _encode(film: _Film, config: PackConfig) -> tuple[bytes, int]:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return file.getvalue(), count
-
-
-def _ticks(pts: Sequence[int] | None, base: Fraction, rate: Fraction) -> dict[int, int] | None:
-    """Timestamp -> ticks of the clock since the first frame; None if the frames come at a constant rate."""
-    if pts is None:
-        return None
-    seconds = {time: (time - pts[0]) * base for time in pts}
-    # Half a frame: containers round timestamps to milliseconds.
-    if all(abs(second * rate - number) < Fraction(1, 2) for number, second in enumerate(seconds.values())):
-        return None
-    return {time: round(second * CLOCK) for time, second in seconds.items()}
 
 
 def _fitted(array_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

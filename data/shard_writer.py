@@ -27,6 +27,7 @@ from jepa.data.index import (
     Row,
     ShardEntry,
     fingerprint_of,
+    shard_entry,
     write_manifest,
     write_rows,
     writing,
@@ -124,7 +125,7 @@ class ShardWriter:
         places = [Member(ending, 0, len(content), zlib.crc32(content)) for ending, content in members.items()]
         row = Row(
             key, places[0], info.frames, info.fps, info.height, info.width, info.codec, info.keyframes,
-            dict(labels), origin, tuple(places[1:]),
+            dict(labels), origin, tuple(places[1:]), info.times, info.exact,
         )  # fmt: skip
         described = {"labels": row.labels, "frames": row.frames, "fps": row.fps, "origin": origin}
         members["json"] = json.dumps(described, ensure_ascii=False).encode()
@@ -175,9 +176,9 @@ class ShardWriter:
             self._file.commit()
             offsets = _offsets(tar)
             self._take(index)
-        digest = write_rows(index, [_placed(row, offsets) for row in self._rows])
-        sizes = tar.stat().st_size, index.stat().st_size
-        self._shards.append(ShardEntry(tar.name, len(self._rows), sizes[0], index.name, sizes[1], digest))
+        rows = [_placed(row, offsets) for row in self._rows]
+        write_rows(index, rows)
+        self._shards.append(shard_entry(tar, index, rows))
         self._number += 1
         self._file, self._rows, self._bytes = None, [], 0
 

@@ -16,7 +16,7 @@ from jepa.data.shard_guard import check_index, check_shards, check_tail, header_
 from jepa.data.source import SampleInfo
 from jepa.data.storage import RemoteOptions, StoreError
 from jepa.data.tar_walk import BLOCK
-from jepa.errors import DataError
+from jepa.errors import DataError, SampleError
 
 
 class ShardSource:
@@ -39,7 +39,8 @@ class ShardSource:
         check_shards(self._files)
         self.name = self.manifest.name
         self.fingerprint = self.manifest.fingerprint
-        self._ends = list(accumulate(shard.count for shard in self.manifest.shards))
+        self.runs: tuple[int, ...] = tuple(shard.count for shard in self.manifest.shards)
+        self._ends = list(accumulate(self.runs))
         self._tables: dict[int, Any] = {}
         self._checked: set[int] = set()
         """Shards whose end has been looked at."""
@@ -52,16 +53,23 @@ class ShardSource:
 
     def info(self, index: int) -> SampleInfo:
         row = self._row(index)[1]
-        return SampleInfo(row.key, row.frames, row.fps, row.height, row.width, row.labels, row.origin)
+        return SampleInfo(
+            row.key, row.frames, row.fps, row.height, row.width, row.labels, row.origin, row.times, row.exact
+        )
 
     def read(self, index: int) -> bytes:
         """The encoded video, checked against its checksum.
 
         Raises:
-            DataError: the shard is gone, cut off or damaged; names shard and sample.
+            SampleError: its bytes are damaged; names shard and sample.
+            DataError: the shard is gone, cut off or not the one that the index is of.
         """
         shard, row = self._row(index)
         return self._read(shard, row, row.video)
+
+    def place(self, index: int) -> str:
+        """The shard that the sample lies in, for messages."""
+        return self._store.where(self.manifest.shards[bisect_right(self._ends, index)].file)
 
     def extra(self, index: int, name: str) -> bytes:
         """A further member of the sample, checked like the video. Raises KeyError if there is none of that name."""
@@ -100,7 +108,7 @@ class ShardSource:
         except StoreError as error:
             raise DataError(f"shard {error.where}, sample {row.key}: {error.reason}") from None
         if problem:
-            raise DataError(f"{sample}: {problem}")
+            raise SampleError(f"{sample}: {problem}")
         return block[BLOCK:]
 
 

@@ -6,6 +6,7 @@ a URL (`jepa.data.storage`).
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,10 @@ class SampleInfo:
     """Label name -> value."""
     origin: str
     """Path of the file this video was made from."""
+    times: tuple[int, ...] = ()
+    """When each frame is shown, in ticks of `timeline.CLOCK` since the first; empty at a steady rate."""
+    exact: bool = False
+    """Every decoder counts the same frames in this file (`timeline.inexact` finds nothing)."""
 
 
 class Source(Protocol):
@@ -51,6 +56,9 @@ class Source(Protocol):
     fingerprint: str
     """Changes when the content does."""
 
+    runs: tuple[int, ...]
+    """Samples that lie together, in order: the counts of the shards. They sum to the length."""
+
     def __len__(self) -> int: ...
 
     def info(self, index: int) -> SampleInfo:
@@ -58,7 +66,16 @@ class Source(Protocol):
         ...
 
     def read(self, index: int) -> bytes:
-        """The encoded video file. Raises DataError if it is damaged or gone."""
+        """The encoded video file.
+
+        Raises:
+            SampleError: it is damaged.
+            DataError: it is gone, or the data set is damaged as a whole.
+        """
+        ...
+
+    def place(self, index: int) -> str:
+        """Where the sample lies, for messages: a shard or a file."""
         ...
 
     def extra(self, index: int, name: str) -> bytes:
@@ -176,6 +193,12 @@ def _listed(names: Sequence[str]) -> str:
     """The names, at most three of them."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(printable(name) for name in names[:3]) + more
+
+
+def cache_name(source: Source) -> str:
+    """Name for a file about a source in a cache folder: readable, and another one for other content."""
+    readable = re.sub(r"[^\w.-]+", "-", source.name).strip("-.")[-40:]
+    return f"{readable}-{source.fingerprint[:24]}"
 
 
 def printable(path: str | Path) -> str:

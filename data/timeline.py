@@ -33,6 +33,11 @@ EXACT_INDEX = frozenset({"mp4"})
 """Containers whose frame count is that of an index of all frames; elsewhere it is a guess."""
 DEFAULT_FPS = Fraction(25)
 """Where a file says nothing about time: FFmpeg's own assumption."""
+CLOCK = 90_000
+"""Ticks per second of the times of frames that do not come at a steady rate."""
+EXACT_CODECS = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9"})
+EXACT_CONTAINERS = frozenset({"mp4", "matroska"})
+EXACT_PIXELS = frozenset({"yuv420p", "yuvj420p"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,10 @@ class VideoInfo:
     """Frame count of the container's index, if that kind of index is exact (mp4, mov); more than `frames`: cut off."""
     extension: str = "mp4"
     """Usual ending of such a file, without the dot."""
+    times: tuple[int, ...] = ()
+    """When each frame is shown, in ticks of `CLOCK` since the first; empty where they come at a steady rate."""
+    exact: bool = False
+    """Every decoder counts the same frames in this file (see `inexact`)."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +114,41 @@ def probe(video: bytes | Path, name: str = "") -> VideoInfo:
     fps = _fps(pts, timeline)
     height, width = (first.width, first.height) if first.rotation // 90 % 2 else (first.height, first.width)
     announced = timeline.indexed if timeline.container in EXACT_INDEX else None
+    shown = ticks(pts, timeline.time_base, Fraction(fps).limit_denominator(1001))
     return VideoInfo(
-        frames, fps, height, width, frames / fps, timeline.codec, keyframes, announced, _extension(timeline.container)
-    )
+        frames, fps, height, width, frames / fps, timeline.codec, keyframes, announced, _extension(timeline.container),
+        tuple(shown.values()) if shown else (), inexact(timeline) is None,
+    )  # fmt: skip
+
+
+def ticks(pts: Sequence[int] | None, base: Fraction, rate: Fraction) -> dict[int, int] | None:
+    """Timestamp -> ticks of the clock since the first frame; None if the frames come at a constant rate."""
+    if pts is None:
+        return None
+    seconds = {time: (time - pts[0]) * base for time in pts}
+    # Half a frame: containers round timestamps to milliseconds.
+    if all(abs(second * rate - number) < Fraction(1, 2) for number, second in enumerate(seconds.values())):
+        return None
+    return {time: round(second * CLOCK) for time, second in seconds.items()}
+
+
+def inexact(timeline: Timeline) -> str | None:
+    """Why decoders may count other frames in this file than we do; None if they cannot."""
+    if timeline.codec not in EXACT_CODECS:
+        return f"codec {timeline.codec}"
+    if timeline.container not in EXACT_CONTAINERS:
+        return f"container {timeline.container}"
+    if timeline.pixels not in EXACT_PIXELS:
+        return f"pixel format {timeline.pixels}"
+    if timeline.pts is None:
+        return "timestamps are missing, double or not those of the frames"
+    if not timeline.whole:
+        return "hidden, discarded or cut-off frames"
+    if not timeline.closed:
+        return "open groups of pictures"
+    if timeline.announced not in (0, len(timeline.pts)):
+        return f"the header announces {timeline.announced} frames, the file holds {len(timeline.pts)}"
+    return None
 
 
 def iterate(video: bytes | Path, name: str = "") -> Iterator[VideoFrame]:

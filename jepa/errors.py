@@ -23,6 +23,10 @@ class DataError(JepaError, ValueError):
     exit_code = 3
 
 
+class SampleError(DataError):
+    """One sample that cannot be used, in a data set that otherwise can: its bytes are damaged, or do not decode."""
+
+
 class DivergedError(JepaError, ArithmeticError):
     """The loss or a gradient is no longer finite."""
 

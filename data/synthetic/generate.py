@@ -279,6 +279,7 @@ def video_info(config: WorldConfig) -> VideoInfo:
         keyframes=tuple(range(0, config.frames, KEYFRAME_INTERVAL)),
         announced=config.frames,
         extension=ENCODER["container"],
+        exact=True,
     )
 
 

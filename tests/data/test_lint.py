@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from jepa.data.decode import probe
-from jepa.data.index import Row, fingerprint_of, open_rows, read_manifest, row_at, write_manifest, write_rows
+from jepa.data.index import (
+    Row,
+    fingerprint_of,
+    open_rows,
+    read_manifest,
+    row_at,
+    shard_entry,
+    write_manifest,
+    write_rows,
+)
 from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import ADVICE, Finding
@@ -151,12 +160,10 @@ def index_of(change: Callable[[list[Row]], list[Row]], *, agreed: bool = True) -
     def damage(tar: Path) -> None:
         manifest = read_manifest(tar.parent)
         rows = change(rows_of(tar))
-        digest = write_rows(tar.with_suffix(".arrow"), rows)
-        size = tar.with_suffix(".arrow").stat().st_size
-        shards = list(manifest.shards)
-        shards[1] = replace(shards[1], index_bytes=size)
-        if agreed:
-            shards[1] = replace(shards[1], digest=digest, count=len(rows))
+        index, shards = tar.with_suffix(".arrow"), list(manifest.shards)
+        write_rows(index, rows)
+        entry = shard_entry(tar, index, rows)
+        shards[1] = entry if agreed else replace(shards[1], index_bytes=entry.index_bytes)
         fingerprint = fingerprint_of(shards) if agreed else manifest.fingerprint
         write_manifest(tar.parent, replace(manifest, shards=tuple(shards), fingerprint=fingerprint))
 
