@@ -148,9 +148,12 @@ def find_config(verb: str, text: str) -> tuple[str, Path]:
     same = [name for name in shipped if name.split("/")[-1] == wanted]
     if len(same) == 1:
         return f"{same[0]}.yaml", shipped[same[0]]
+    # A bare name may be the last part of several: `dem` is near to `demo`, of `pretrain/demo` and `eval/demo`.
+    close = difflib.get_close_matches(wanted, [*shipped, *(name.split("/")[-1] for name in shipped)], 1, 0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
     raise ConfigError(
-        f"--config {text}: neither a file nor the name of a shipped configuration"
-        f"{nearest(wanted, list(shipped)) if shipped else ''}; shipped: {', '.join(shipped) or 'none'}"
+        f"--config {text}: neither a file nor the name of a shipped configuration{hint}; "
+        f"shipped: {', '.join(shipped) or 'none'}"
     )
 
 

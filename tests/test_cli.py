@@ -234,7 +234,9 @@ def test_a_name_finds_the_shipped_file_of_its_verb(
     assert run("a", "--out", "x", "--config", "onyl") == 2
     message = capsys.readouterr().err
     assert "onyl: neither a file nor the name of a shipped configuration" in message
-    assert "data/only, eval/demo, pretrain/demo" in message
+    assert "did you mean 'only'?; shipped: data/only, eval/demo, pretrain/demo" in message
+    assert run("a", "--out", "x", "--config", "pretrain/dem") == 2
+    assert "did you mean 'pretrain/demo'?" in capsys.readouterr().err
 
 
 def test_demo_is_shipped_for_pretraining() -> None:

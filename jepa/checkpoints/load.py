@@ -108,10 +108,14 @@ def shipped() -> list[str]:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What `load_weights` did: names of tensors taken, and of tensors of the model left at their initial values."""
+    """What `load_weights` did, as names of tensors."""
 
     loaded: tuple[str, ...]
+    """Of the model, taken from the file."""
     fresh: tuple[str, ...]
+    """Of the model, left at their initial values."""
+    unused: tuple[str, ...]
+    """Of the file's predictor, with no place in the model."""
     digest: str
     """Of the weights file."""
 
@@ -134,18 +138,17 @@ def load_weights(jepa: JEPA, path: str | Path, *, teacher_only: bool = False) ->
     prefix = f"{encoder_prefix(model.facts)}."
     _load_strictly(jepa.target_encoder, model, prefix)
     loaded = [f"target_encoder.{name}" for name in jepa.target_encoder.state_dict()]
+    unused: list[str] = []
     if not teacher_only:
         _load_strictly(jepa.encoder, model, prefix)
-        own = jepa.predictor.state_dict()
-        fitting = {
-            name: tensor
-            for name, tensor in model.tensors("predictor.").items()
-            if name in own and own[name].shape == tensor.shape
-        }
+        own, saved = jepa.predictor.state_dict(), model.tensors("predictor.")
+        fitting = {name: tensor for name, tensor in saved.items() if name in own and own[name].shape == tensor.shape}
+        unused = sorted(f"predictor.{name}" for name in saved.keys() - fitting.keys())
         jepa.predictor.load_state_dict(fitting, strict=False)
         loaded += [f"encoder.{name}" for name in jepa.encoder.state_dict()]
         loaded += [f"predictor.{name}" for name in fitting]
-    return LoadReport(tuple(loaded), tuple(sorted(set(jepa.state_dict()) - set(loaded))), model.digest())
+    fresh = sorted(set(jepa.state_dict()) - set(loaded))
+    return LoadReport(tuple(loaded), tuple(fresh), tuple(unused), model.digest())
 
 
 def weights_digest(path: str | Path) -> str | None:
@@ -165,6 +168,10 @@ def _resolve(path: str | Path) -> Path:
     return _SHIPPED / str(path) if is_shipped(path) else Path(path)
 
 
+def _size(config: EncoderConfig) -> str:
+    return f"width {config.width}, depth {config.depth}, patch {config.patch}"
+
+
 def _load_strictly(encoder: Encoder, model: SavedModel, prefix: str) -> None:
     tensors, own = model.tensors(prefix), encoder.state_dict()
     if not tensors:
@@ -179,5 +186,6 @@ def _load_strictly(encoder: Encoder, model: SavedModel, prefix: str) -> None:
     if wrong:
         raise DataError(
             f"{model.weights} does not fit the encoder: {len(wrong)} tensors differ in name or shape, first {wrong[0]}"
+            f"; it holds {_size(model.encoder)}, wanted {_size(encoder.config)}"
         )
     encoder.load_state_dict(tensors)

@@ -9,7 +9,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,19 @@ def build_module(config: PretrainConfig, source: Source, *, fresh: bool = True) 
     if config.init is not None and fresh:
         report = load_weights(jepa, config.init, teacher_only=config.objective.target == "frozen")
         digest = report.digest
-        log.info("%d tensors from %s, %d start afresh", len(report.loaded), config.init, len(report.fresh))
+        log.info(
+            "%d tensors from %s; start afresh: %s; not used: %s", len(report.loaded), config.init,
+            _some(report.fresh), _some(report.unused),
+        )  # fmt: skip
     jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
     objective = build_objective(config.objective, encoder)
     return Pretraining(jepa, objective, config, fingerprint=source.fingerprint, init_digest=digest)
+
+
+def _some(names: Sequence[str]) -> str:
+    """A few of the names."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}" if names else "none"
 
 
 def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accelerator: str) -> None:

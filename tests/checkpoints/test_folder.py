@@ -75,6 +75,7 @@ def test_start_from_weights_of_another_target(jepa: JEPA, tmp_path: Path) -> Non
     save_folder(tmp_path, pixels, facts=FACTS)
     report = load_weights(jepa, tmp_path)
     assert report.fresh == ("predictor.predictor_proj.bias", "predictor.predictor_proj.weight")
+    assert report.unused == report.fresh  # there under the same names, with another shape
     assert torch.equal(jepa.encoder(CLIPS), pixels.target_encoder(CLIPS))
     assert torch.equal(jepa.target_encoder(CLIPS), pixels.target_encoder(CLIPS))
 
@@ -108,7 +109,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(jepa: JEPA, tmp_path: Path) -
 
 def test_weights_of_another_architecture_are_refused(jepa: JEPA, tmp_path: Path) -> None:
     save_folder(tmp_path, build_jepa(ModelConfig(size="nano", patch=4), frames=4, size=16), facts=FACTS)
-    with pytest.raises(DataError, match="first patch_embed"):
+    with pytest.raises(DataError, match=r"first patch_embed.*holds width 96, depth 4, patch 4, wanted .* patch 8"):
         load_weights(jepa, tmp_path)
 
 
