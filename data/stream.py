@@ -1,4 +1,4 @@
-"""Batches of clips, each a pure function of the step: what pretraining reads and what evaluation reads.
+"""Batches of clips, each a pure function of the step: what pretraining reads.
 
 Position n of a run names everything about a clip: its video (`order.py`), its frames (`windows.py`, a generator made
 from the seed and n) and its crop (`transforms.py`, likewise). Step s of a run with global batch B holds the positions
@@ -7,23 +7,21 @@ batch and sliced the same way. So the sequence that a run consumes does not depe
 nor on where it was interrupted, and a resumed run needs one number: its step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa.data.decode import Backend
-from jepa.data.frames import Frames, stored_side
+from jepa.data.collate import stack
+from jepa.data.fit import require_fit
+from jepa.data.frames import Frames
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.order import Order
 from jepa.data.source import Source
-from jepa.data.storage import RemoteOptions
-from jepa.data.transforms import AugmentConfig, augment, centre_crop
-from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
-from jepa.data.workers import Loader, StartMethod
+from jepa.data.transforms import AugmentConfig, augment
+from jepa.data.windows import WindowConfig, random_window
+from jepa.data.workers import Loader
 from jepa.errors import ConfigError
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
@@ -31,51 +29,6 @@ from jepa.types import Clip, ClipBatch
 
 DrawMasks = Callable[[int, int], tuple[Mask, ...]]
 """(step, global batch size) -> the masks of the whole batch."""
-
-BYTES_IN_PROCESS = 256 * 10**6
-"""Evaluation clips from a decoded copy, up to this many bytes, are cut before a worker process has started."""
-
-
-@dataclass(frozen=True)
-class LoaderConfig:
-    """How clips are read."""
-
-    batch_size: int = 64
-    """Clips per step, over all ranks."""
-    workers: int = 2
-    """Processes per rank that prepare batches; 0 prepares them in the training process."""
-    prefetch: int = 2
-    """Batches that each worker prepares ahead."""
-    cache_gb: float = 2.0
-    """Decode the data set once to a file if its frames fit this many gigabytes; 0 decodes on demand."""
-    cache: Path | None = None
-    """Folder of decoded frames and of what was read from URLs; by default $JEPA_CACHE or ~/.cache/jepa."""
-    remote_gb: float = 10.0
-    """Keep at most this many gigabytes of what was read from URLs; 0 keeps only the indices of the shards."""
-    remote_timeout: float = 30.0
-    """Seconds that one answer of a server may take; then, and after other faults, the read is tried again, six times in
-    all."""
-    backend: Backend = "auto"
-    """Video decoder."""
-    start_method: StartMethod = "forkserver"
-    """How worker processes start."""
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("batch_size", self.batch_size, 1),
-            ("workers", self.workers, 0),
-            ("prefetch", self.prefetch, 1),
-            ("cache_gb", self.cache_gb, 0),
-            ("remote_gb", self.remote_gb, 0),
-            ("remote_timeout", self.remote_timeout, 0.1),
-        ):
-            if value < least:
-                raise ConfigError(f"loader.{name} is {value}, expected {least} or more")
-
-    @property
-    def remote(self) -> RemoteOptions:
-        """How a data set behind a URL is read."""
-        return RemoteOptions(cache=self.cache, cache_gb=self.remote_gb, timeout=self.remote_timeout)
 
 
 class ClipStream(Dataset[Clip]):
@@ -171,8 +124,8 @@ def train_loader(
         )
     if batch % world_size:
         raise ConfigError(f"loader.batch_size {batch} does not divide among {world_size} processes: use a multiple")
-    require_fit((source.info(index) for index in range(len(source))), window)
-    stream = ClipStream(_frames(source, augment.size, loader), source, window, augment, seed)
+    require_fit(source, window)
+    stream = ClipStream(loader.open_frames(source, augment.size), source, window, augment, seed)
     steps = range(first_step, last_step)
     return Loader(
         TrainBatches(stream, grid, draw_masks, batch, rank, world_size),
@@ -181,96 +134,4 @@ def train_loader(
         prefetch=loader.prefetch,
         pin_memory=torch.cuda.is_available(),
         start_method=loader.start_method,
-    )
-
-
-@dataclass(frozen=True)
-class EvaluationBatch:
-    """Clips of known videos, in order."""
-
-    clips: Tensor
-    """uint8 (B, C, T, H, W)."""
-    indices: tuple[int, ...]
-    """Index of each clip's video in the source."""
-    windows: tuple[tuple[int, ...], ...]
-    """Frame numbers of each clip in its video."""
-
-
-@dataclass(frozen=True)
-class EvaluationBatches:
-    """Number of a batch -> the batch; the last one may be smaller."""
-
-    frames: Frames
-    clips: Sequence[tuple[int, tuple[int, ...]]]
-    """(video, frame numbers) of every clip."""
-    size: int
-    batch_size: int
-
-    def __call__(self, number: int) -> EvaluationBatch:
-        """Read, crop and stack the clips of a batch."""
-        clips = self.clips[number * self.batch_size : (number + 1) * self.batch_size]
-        crops = [centre_crop(self.frames.window(index, window), self.size) for index, window in clips]
-        return EvaluationBatch(stack(crops), tuple(index for index, _ in clips), tuple(window for _, window in clips))
-
-
-def evaluation_batches(
-    source: Source,
-    *,
-    window: WindowConfig,
-    size: int,
-    batch_size: int,
-    loader: LoaderConfig,
-    indices: Sequence[int] | None = None,
-    tiles: bool = False,
-) -> Iterator[EvaluationBatch]:
-    """Every clip once, in order: the centre window of each video, or all that cover it; centre crop.
-
-    Args:
-        source: the videos.
-        window: frames of a clip.
-        size: height and width of a clip in pixels.
-        batch_size: clips per batch (`loader.batch_size` is not used).
-        loader: workers, cache.
-        indices: videos to read, in this order; by default all.
-        tiles: every window of `tile_windows` instead of the centre one.
-
-    Raises:
-        DataError: a video is too short, or (while iterating) cannot be decoded.
-    """
-    clips: list[tuple[int, tuple[int, ...]]] = []
-    for index in range(len(source)) if indices is None else indices:
-        info = source.info(index)
-        windows = tile_windows(info, window) if tiles else [centre_window(info, window)]
-        clips.extend((index, ids) for ids in windows)
-    frames = _frames(source, size, loader)
-    numbers = range(-(-len(clips) // batch_size))
-    few = frames.cached and len(clips) * window.frames * size * size * 3 < BYTES_IN_PROCESS
-    return iter(
-        Loader(
-            EvaluationBatches(frames, clips, size, batch_size),
-            numbers,
-            workers=0 if few else min(loader.workers, len(numbers)),
-            prefetch=loader.prefetch,
-            start_method=loader.start_method,
-        )
-    )
-
-
-def stack(clips: Sequence[np.ndarray]) -> Tensor:
-    """Clips uint8 (T, H, W, C), possibly views, to one contiguous tensor (B, C, T, H, W), copying each pixel once."""
-    frames, height, width, channels = clips[0].shape
-    clips_BCTHW = np.empty((len(clips), channels, frames, height, width), np.uint8)
-    for target_CTHW, clip_THWC in zip(clips_BCTHW, clips, strict=True):
-        target_CTHW[:] = clip_THWC.transpose(3, 0, 1, 2)
-    return torch.from_numpy(clips_BCTHW)
-
-
-def _frames(source: Source, size: int, loader: LoaderConfig) -> Frames:
-    return Frames(
-        source,
-        short_side=stored_side(size),
-        budget_gb=loader.cache_gb,
-        cache=loader.cache,
-        backend=loader.backend,
-        workers=loader.workers,
     )

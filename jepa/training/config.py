@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jepa.data.stream import LoaderConfig
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
 from jepa.devices import DeviceName
