@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 
 
-def stack(clips: Sequence[np.ndarray]) -> Tensor:
-    """Clips uint8 (T, H, W, C), possibly views, to one contiguous tensor (B, C, T, H, W), copying each pixel once."""
+def stack(clips: Sequence[np.ndarray], repeat: int = 1) -> Tensor:
+    """Clips uint8 (T, H, W, C), possibly views, to one contiguous tensor (B, C, T, H, W), copying each pixel once.
+
+    Args:
+        clips: of one shape.
+        repeat: how often a frame is shown; more than once only where T is 1.
+    """
     frames, height, width, channels = clips[0].shape
-    clips_BCTHW = np.empty((len(clips), channels, frames, height, width), np.uint8)
+    clips_BCTHW = np.empty((len(clips), channels, frames * repeat, height, width), np.uint8)
     for target_CTHW, clip_THWC in zip(clips_BCTHW, clips, strict=True):
         target_CTHW[:] = clip_THWC.transpose(3, 0, 1, 2)
     return torch.from_numpy(clips_BCTHW)

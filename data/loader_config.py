@@ -1,4 +1,4 @@
-"""How clips are read: batch size, processes, caches, decoder. Of all this only the batch size decides what is read."""
+"""How clips are read: batch size, order, processes, caches, decoder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,11 @@ class LoaderConfig:
 
     batch_size: int = 64
     """Clips per step, over all ranks."""
+    window_shards: int = 64
+    """Shards whose samples are shuffled into one another, so that storage is read nearly in sequence; 0, or as many as
+    there are: all of them. Decides the order."""
+    clips_per_video: int = 1
+    """Clips in a row that are cut from the same video, which is then decoded once. Decides the order."""
     workers: int = 2
     """Processes per rank that prepare batches; 0 prepares them in the training process."""
     prefetch: int = 2
@@ -38,6 +43,8 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         for name, value, least in (
             ("batch_size", self.batch_size, 1),
+            ("window_shards", self.window_shards, 0),
+            ("clips_per_video", self.clips_per_video, 1),
             ("workers", self.workers, 0),
             ("prefetch", self.prefetch, 1),
             ("cache_gb", self.cache_gb, 0),

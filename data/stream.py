@@ -1,90 +1,137 @@
 """Batches of clips, each a pure function of the step: what pretraining reads.
 
-Position n of a run names everything about a clip: its video (`order.py`), its frames (`windows.py`, a generator made
-from the seed and n) and its crop (`transforms.py`, likewise). Step s of a run with global batch B holds the positions
-s * B .. (s + 1) * B - 1; rank r of W takes the r-th of W equal slices. The masks of a step are drawn for the global
-batch and sliced the same way. So the sequence that a run consumes does not depend on the number of ranks or workers,
-nor on where it was interrupted, and a resumed run needs one number: its step.
+What a step consumes is said by `plan.py` and `draws.py`; here the frames are read, cropped (`transforms.py`, by a
+generator made from the seed and the position) and stacked, and the masks of the step are drawn. So the sequence that a
+run consumes does not depend on the number of ranks or workers, nor on where it was interrupted, and a resumed run
+needs one number: its step.
+
+An image is a clip of one frame: a picture, or any frame of a video. The frame is repeated to fill a tubelet, and the
+token grid has one step.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
+import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from jepa.data.collate import stack
+from jepa.data.draws import Draw, Draws
 from jepa.data.fit import require_fit
 from jepa.data.frames import Frames
 from jepa.data.loader_config import LoaderConfig
-from jepa.data.order import Order
+from jepa.data.mixture import Mixture, mixture_of
+from jepa.data.plan import Plan, make_plan
 from jepa.data.source import Source
+from jepa.data.steps import Steps
 from jepa.data.transforms import AugmentConfig, augment
-from jepa.data.windows import WindowConfig, random_window
+from jepa.data.windows import WindowConfig
 from jepa.data.workers import Loader
-from jepa.errors import ConfigError
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
 from jepa.types import Clip, ClipBatch
 
-DrawMasks = Callable[[int, int], tuple[Mask, ...]]
-"""(step, global batch size) -> the masks of the whole batch."""
+DrawMasks = Callable[[int, int, slice], tuple[Mask, ...]]
+"""(step, global batch size, rows) -> the masks of these rows of the batch."""
 
 
-class ClipStream(Dataset[Clip]):
-    """The clips of a run by position, without end."""
+@dataclass(frozen=True)
+class Images:
+    """Images between the videos."""
 
-    def __init__(self, frames: Frames, source: Source, window: WindowConfig, augment: AugmentConfig, seed: int) -> None:
-        self.frames = frames
-        self.source = source
-        self.window = window
+    mixture: Mixture
+    steps: Steps
+    """Their share of the steps, and the sizes of the batches."""
+    augment: AugmentConfig
+    """Crop."""
+    grid: TokenGrid
+    """Token layout, of one step."""
+    draw_masks: DrawMasks
+    """Masks of a step of images, by its number among these; must pickle."""
+    repeat: int
+    """Frames that an image fills: a tubelet."""
+
+
+class ClipStream:
+    """Draws -> clips."""
+
+    def __init__(self, frames: Sequence[Frames], draws: Draws, augment: AugmentConfig) -> None:
+        """
+        Args:
+            frames: of each source of the mixture.
+            draws: what the clips are.
+            augment: crop of a clip.
+        """
+        self.frames = tuple(frames)
+        self.draws = draws
         self.augment = augment
-        self.seed = seed
-        self.order = Order(len(source), seed)
 
-    def __getitem__(self, position: int) -> Clip:
-        """The clip at position n of the run.
+    def clips(self, draws: Sequence[Draw]) -> list[Clip]:
+        """The clips of these draws, in order. Neighbours from the same video are decoded together.
 
         Raises:
-            DataError: its video is too short or cannot be decoded.
+            DataError: a video cannot be decoded.
         """
-        _, index = self.order.sample(position)
-        info = self.source.info(index)
-        window = random_window(info, self.window, generator(self.seed, position, "window"))
-        video = self.frames.window(index, window)
-        clip = augment(video, self.augment, generator(self.seed, position, "augment"))
-        return Clip(clip, info.key, position, window)
+        clips: list[Clip] = []
+        for (source, index), group in groupby(draws, key=lambda draw: (draw.source, draw.index)):
+            same = list(group)
+            videos = _windows(self.frames[source], index, [draw.window for draw in same])
+            clips += [self._clip(draw, video) for draw, video in zip(same, videos, strict=True)]
+        return clips
+
+    def _clip(self, draw: Draw, video: np.ndarray) -> Clip:
+        pixels = augment(video, self.augment, generator(self.draws.seed, draw.position, "augment"))
+        return Clip(pixels, draw.key, draw.position, draw.window, self.draws.mixture.names[draw.source])
+
+
+def _windows(frames: Frames, index: int, windows: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """The frames of each window of a video, decoded once."""
+    if len(windows) == 1:
+        return [frames.window(index, windows[0])]
+    wanted = sorted({frame for window in windows for frame in window})
+    video = frames.window(index, wanted)
+    return [video[np.searchsorted(wanted, window)] for window in windows]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the batches of one kind of step are made of its draws."""
+
+    stream: ClipStream
+    grid: TokenGrid
+    draw_masks: DrawMasks
+    repeat: int = 1
+    """How often each frame is shown."""
 
 
 @dataclass(frozen=True)
 class TrainBatches:
     """Step -> the batch of one rank."""
 
-    stream: ClipStream
-    grid: TokenGrid
-    draw_masks: DrawMasks
-    batch_size: int
-    """Clips per step, over all ranks."""
-    rank: int
-    world_size: int
+    plan: Plan
+    videos: Kind
+    images: Kind | None = None
 
     def __call__(self, step: int) -> ClipBatch:
         """Read, crop and stack the clips of a step, and draw its masks."""
-        share = self.batch_size // self.world_size
-        first = self.rank * share
-        clips = [self.stream[step * self.batch_size + i] for i in range(first, first + share)]
-        masks = self.draw_masks(step, self.batch_size)
+        planned = self.plan(step)
+        kind = self.images if planned.images else self.videos
+        assert kind is not None, "a step of images without images"
+        clips = kind.stream.clips(planned.draws)
         return ClipBatch(
-            clips=stack([clip.frames for clip in clips]),
-            masks=tuple(Mask(m.context[first : first + share], m.target[first : first + share]) for m in masks),
-            grid=self.grid,
+            clips=stack([clip.frames for clip in clips], kind.repeat),
+            masks=kind.draw_masks(planned.number, planned.batch, planned.rows),
+            grid=kind.grid,
             positions=torch.tensor([clip.position for clip in clips]),
             keys=tuple(clip.key for clip in clips),
+            sources=tuple(clip.source for clip in clips),
+            windows=tuple(clip.window for clip in clips),
         )
 
 
 def train_loader(
-    source: Source,
+    source: Source | Mixture,
     *,
     window: WindowConfig,
     augment: AugmentConfig,
@@ -96,6 +143,7 @@ def train_loader(
     world_size: int = 1,
     grid: TokenGrid,
     draw_masks: DrawMasks,
+    images: Images | None = None,
 ) -> Loader[ClipBatch]:
     """The batches of steps first_step .. last_step - 1 for one rank; `len` is their number.
 
@@ -110,28 +158,32 @@ def train_loader(
         rank: this process, of `world_size`.
         world_size: processes that share the global batch.
         grid: token layout of a clip.
-        draw_masks: masks of a step for the global batch; must pickle, as it is called in the workers.
+        draw_masks: masks of a step, by its number among those of videos; must pickle, as it is called in the workers.
+        images: steps of images between those of videos.
 
     Raises:
-        ConfigError: the batch is larger than the source, or does not divide among the ranks.
+        ConfigError: a batch is larger than its source, or does not divide among the ranks.
         DataError: a video is too short, or (with the decoded copy) cannot be decoded.
     """
-    batch = loader.batch_size
-    if batch > len(source):
-        raise ConfigError(
-            f"batch_size {batch} is larger than the data set ({len(source)} clips in {source.name}): "
-            "lower loader.batch_size or add data"
-        )
-    if batch % world_size:
-        raise ConfigError(f"loader.batch_size {batch} does not divide among {world_size} processes: use a multiple")
-    require_fit(source, window)
-    stream = ClipStream(loader.open_frames(source, augment.size), source, window, augment, seed)
+    videos = mixture_of(source)
+    mixed = None if images is None else (images.mixture, images.steps)
+    plan = make_plan(videos, window, loader, seed, rank=rank, world_size=world_size, images=mixed)
+    for one in videos.sources:
+        require_fit(one, window)
+    batches = TrainBatches(plan, Kind(_stream(plan.videos, loader, augment), grid, draw_masks))
+    if images is not None and plan.images is not None:
+        stream = _stream(plan.images, loader, images.augment)
+        batches = replace(batches, images=Kind(stream, images.grid, images.draw_masks, images.repeat))
     steps = range(first_step, last_step)
     return Loader(
-        TrainBatches(stream, grid, draw_masks, batch, rank, world_size),
+        batches,
         steps,
         workers=min(loader.workers, len(steps)),
         prefetch=loader.prefetch,
         pin_memory=torch.cuda.is_available(),
         start_method=loader.start_method,
     )
+
+
+def _stream(draws: Draws, loader: LoaderConfig, crop: AugmentConfig) -> ClipStream:
+    return ClipStream([loader.open_frames(source, crop.size) for source in draws.mixture.sources], draws, crop)
