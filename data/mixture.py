@@ -111,7 +111,7 @@ def mixture_of(data: Source | Mixture) -> Mixture:
 
 def is_mixture(path: Path) -> bool:
     """Whether the path is that of a description of a mixture."""
-    return path.suffix.lower() in MIXTURE_ENDINGS and url_of(path) is None and not path.expanduser().is_dir()
+    return path.suffix.lower() in MIXTURE_ENDINGS and url_of(path) is None and path.expanduser().is_file()
 
 
 def open_mixture(path: str | Path, split: str | None = "train", remote: RemoteOptions | None = None) -> Mixture:
@@ -125,14 +125,28 @@ def open_mixture(path: str | Path, split: str | None = "train", remote: RemoteOp
         ConfigError: the description is wrong; names file, line and key. Or as `open_source`.
         DataError: as `open_source`.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
     if not is_mixture(file):
         return mixture_of(open_source(path, split, remote))
-    file = file.expanduser()
-    described = configuration.load(MixtureConfig, file).sources
+    described = read_mixture(file).sources
     sources = tuple(open_source(_beside(file, one.data), one.split, remote) for one in described)
     weights = whole([one.weight(len(source)) for one, source in zip(described, sources, strict=True)])
     return Mixture(file.stem, sources, _distinct([source.name for source in sources]), weights)
+
+
+def read_mixture(file: Path) -> MixtureConfig:
+    """The description in a YAML file.
+
+    Raises:
+        ConfigError: it is wrong; names file, line and key.
+    """
+    layer = configuration.read_layer(MixtureConfig, file)
+    if "sources" not in layer.values:
+        raise ConfigError(f"{file}: no 'sources', which a mixture lists")
+    try:
+        return MixtureConfig(**layer.values)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
 
 
 def _beside(file: Path, data: Path) -> Path:

@@ -72,10 +72,9 @@ class Plan:
         if batch % self.world_size:
             raise ConfigError(f"{name} {batch} does not divide among {self.world_size} processes: use a multiple")
         if batch // self.world_size % clips:
-            each = f"{batch // self.world_size} of {self.world_size} processes, " if self.world_size > 1 else ""
             raise ConfigError(
-                f"{name} {batch} ({each}not a multiple of loader.clips_per_video {clips}) would part the clips of a "
-                "video: use a multiple"
+                f"{name} {batch} gives each process {batch // self.world_size} clips, not whole videos of "
+                f"loader.clips_per_video {clips}: use a multiple"
             )
 
 

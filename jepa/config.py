@@ -204,19 +204,21 @@ def _item_kind(hint: Any) -> type | None:
 
 def _convert_item(key: str, value: Any, kind: type, origin: str, lines: Mapping[str, str]) -> Any:
     """An item of a list of dataclasses; what is wrong in it is told with its own line."""
-    where = f"{lines[key]}: " if key in lines else f"{origin}: {key}: "
-    if not isinstance(value, Mapping | kind):
-        raise ConfigError(f"{where}expected {type_name(kind)}, got {_show(value)}")
-    if not isinstance(value, Mapping):
+    listed = key.rpartition(".")[0]
+    where = f"{lines[key]}: {listed}" if key in lines else f"{origin}: {key}"
+    if isinstance(value, kind):
         return value
-    inner = {name.removeprefix(f"{key}."): line for name, line in lines.items() if name.startswith(f"{key}.")}
-    resolved: Resolved[Any] = resolve(kind, [make_layer(kind, value, where.removesuffix(": "), inner)])
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected {type_name(kind)}, got {_show(value)}")
+    own = {name: line for name, line in lines.items() if name.startswith(f"{key}.")}
+    inner = {name.removeprefix(f"{key}."): f"{line}: {listed}" for name, line in own.items()}
+    resolved: Resolved[Any] = resolve(kind, [make_layer(kind, value, where, inner)])
     if missing := resolved.missing():
-        raise ConfigError(f"{where}missing {', '.join(missing)}")
+        raise ConfigError(f"{where}: missing {', '.join(missing)}")
     try:
         return resolved.build()
     except ConfigError as error:
-        raise ConfigError(f"{where}{error}") from error
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

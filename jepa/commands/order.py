@@ -51,9 +51,9 @@ class Config(PretrainConfig):
 
 def run(config: Config) -> int:
     """Print a line per clip."""
-    if not config.json:
-        print("    step   position  kind   rank  worker  source  shard  key  frames")
-    for row in rows(config):
+    for number, row in enumerate(rows(config)):
+        if not number and not config.json:
+            print("    step   position  kind   rank  worker  source  shard  key  frames")
         print(json.dumps(row, ensure_ascii=False) if config.json else _text(row))
     return 0
 
