@@ -8,7 +8,7 @@ Workers are those of processes that start, or resume, at the step of the first c
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -65,13 +65,11 @@ def rows(config: Config) -> Iterator[dict[str, Any]]:
         ConfigError, DataError: as training with this configuration would, before its first step or at such a clip.
     """
     videos, images = open_data(config)
-    plans = [
-        make_plan(
-            videos, config.clip.window, config.loader, config.seed, rank=rank, world_size=config.world_size,
-            images=None if images is None else (images, config.steps),
-        )
-        for rank in range(config.world_size)
-    ]  # fmt: skip
+    mixed = None if images is None else (images, config.steps)
+    plan = make_plan(
+        videos, config.clip.window, config.loader, config.seed, rank=0, world_size=config.world_size, images=mixed
+    )
+    plans = [replace(plan, rank=rank) for rank in range(config.world_size)]
     first = config.steps.of_clip(config.start)
     clips = (row for step in count(first) for row in _step(config, plans, images, step, first))
     before = config.start - config.steps.consumed(first)
