@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from jepa.data.storage import RemoteOptions, local_path, url_of, without_secrets
-from jepa.errors import DataError
+from jepa.errors import ConfigError, DataError
 
 Label = str | int | float
 Place = TypeVar("Place")
@@ -23,6 +23,9 @@ SPLITS = frozenset({"train", "test", "val", "validation"})
 
 MANIFEST = "manifest.json"
 """The file that makes a folder of tars a folder of shards."""
+
+MIXTURE_ENDINGS = frozenset({".yaml", ".yml"})
+"""Endings of files that describe a mixture of data sets (`jepa.data.mixture`)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
         remote: how a URL is read.
 
     Raises:
-        ConfigError: a URL that needs a package which is not installed, or a cache folder that cannot be written.
+        ConfigError: a URL that needs a package which is not installed, a cache folder that cannot be written, or a
+            description of a mixture.
         DataError: there is nothing at `path` that can be read; names the first offending file and why.
     """
     # Here and not above: these two import the types of this file.
@@ -107,6 +111,8 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
     folder = _local(path)
     if not folder.exists():
         raise DataError(f"no such file or folder: {folder}")
+    if folder.suffix.lower() in MIXTURE_ENDINGS and folder.is_file():
+        raise ConfigError(f"{folder} describes a mixture: one data set is wanted here, such as one of its sources")
     folder = _choose(split_folders(folder), split, str(folder)) or folder
     if (folder / MANIFEST).is_file():
         return ShardSource(folder)

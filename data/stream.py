@@ -1,137 +1,137 @@
-"""Batches of clips, each a pure function of the step: what pretraining reads and what evaluation reads.
+"""Batches of clips, each a pure function of the step: what pretraining reads.
 
-Position n of a run names everything about a clip: its video (`order.py`), its frames (`windows.py`, a generator made
-from the seed and n) and its crop (`transforms.py`, likewise). Step s of a run with global batch B holds the positions
-s * B .. (s + 1) * B - 1; rank r of W takes the r-th of W equal slices. The masks of a step are drawn for the global
-batch and sliced the same way. So the sequence that a run consumes does not depend on the number of ranks or workers,
-nor on where it was interrupted, and a resumed run needs one number: its step.
+What a step consumes is said by `plan.py` and `draws.py`; here the frames are read, cropped (`transforms.py`, by a
+generator made from the seed and the position) and stacked, and the masks of the step are drawn. So the sequence that a
+run consumes does not depend on the number of ranks or workers, nor on where it was interrupted, and a resumed run
+needs one number: its step.
+
+An image is a clip of one frame: a picture, or any frame of a video. The frame is repeated to fill a tubelet, and the
+token grid has one step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from jepa.data.decode import Backend
-from jepa.data.frames import Frames, stored_side
-from jepa.data.order import Order
+from jepa.data.collate import stack
+from jepa.data.draws import Draw, Draws
+from jepa.data.fit import require_fit
+from jepa.data.frames import Frames
+from jepa.data.loader_config import LoaderConfig
+from jepa.data.mixture import Mixture, mixture_of
+from jepa.data.plan import Plan, make_plan
 from jepa.data.source import Source
-from jepa.data.storage import RemoteOptions
-from jepa.data.transforms import AugmentConfig, augment, centre_crop
-from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
-from jepa.data.workers import Loader, StartMethod
-from jepa.errors import ConfigError
+from jepa.data.steps import Steps
+from jepa.data.transforms import AugmentConfig, augment
+from jepa.data.windows import WindowConfig
+from jepa.data.workers import Loader
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
 from jepa.types import Clip, ClipBatch
 
-DrawMasks = Callable[[int, int], tuple[Mask, ...]]
-"""(step, global batch size) -> the masks of the whole batch."""
-
-BYTES_IN_PROCESS = 256 * 10**6
-"""Evaluation clips from a decoded copy, up to this many bytes, are cut before a worker process has started."""
+DrawMasks = Callable[[int, int, slice], tuple[Mask, ...]]
+"""(step, global batch size, rows) -> the masks of these rows of the batch."""
 
 
 @dataclass(frozen=True)
-class LoaderConfig:
-    """How clips are read."""
+class Images:
+    """Images between the videos."""
 
-    batch_size: int = 64
-    """Clips per step, over all ranks."""
-    workers: int = 2
-    """Processes per rank that prepare batches; 0 prepares them in the training process."""
-    prefetch: int = 2
-    """Batches that each worker prepares ahead."""
-    cache_gb: float = 2.0
-    """Decode the data set once to a file if its frames fit this many gigabytes; 0 decodes on demand."""
-    cache: Path | None = None
-    """Folder of decoded frames and of what was read from URLs; by default $JEPA_CACHE or ~/.cache/jepa."""
-    remote_gb: float = 10.0
-    """Keep at most this many gigabytes of what was read from URLs; 0 keeps only the indices of the shards."""
-    remote_timeout: float = 30.0
-    """Seconds that one answer of a server may take; then, and after other faults, the read is tried again, six times in
-    all."""
-    backend: Backend = "auto"
-    """Video decoder."""
-    start_method: StartMethod = "forkserver"
-    """How worker processes start."""
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("batch_size", self.batch_size, 1),
-            ("workers", self.workers, 0),
-            ("prefetch", self.prefetch, 1),
-            ("cache_gb", self.cache_gb, 0),
-            ("remote_gb", self.remote_gb, 0),
-            ("remote_timeout", self.remote_timeout, 0.1),
-        ):
-            if value < least:
-                raise ConfigError(f"loader.{name} is {value}, expected {least} or more")
-
-    @property
-    def remote(self) -> RemoteOptions:
-        """How a data set behind a URL is read."""
-        return RemoteOptions(cache=self.cache, cache_gb=self.remote_gb, timeout=self.remote_timeout)
+    mixture: Mixture
+    steps: Steps
+    """Their share of the steps, and the sizes of the batches."""
+    augment: AugmentConfig
+    """Crop."""
+    grid: TokenGrid
+    """Token layout, of one step."""
+    draw_masks: DrawMasks
+    """Masks of a step of images, by its number among these; must pickle."""
+    repeat: int
+    """Frames that an image fills: a tubelet."""
 
 
-class ClipStream(Dataset[Clip]):
-    """The clips of a run by position, without end."""
+class ClipStream:
+    """Draws -> clips."""
 
-    def __init__(self, frames: Frames, source: Source, window: WindowConfig, augment: AugmentConfig, seed: int) -> None:
-        self.frames = frames
-        self.source = source
-        self.window = window
+    def __init__(self, frames: Sequence[Frames], draws: Draws, augment: AugmentConfig) -> None:
+        """
+        Args:
+            frames: of each source of the mixture.
+            draws: what the clips are.
+            augment: crop of a clip.
+        """
+        self.frames = tuple(frames)
+        self.draws = draws
         self.augment = augment
-        self.seed = seed
-        self.order = Order(len(source), seed)
 
-    def __getitem__(self, position: int) -> Clip:
-        """The clip at position n of the run.
+    def clips(self, draws: Sequence[Draw]) -> list[Clip]:
+        """The clips of these draws, in order. Neighbours from the same video are decoded together.
 
         Raises:
-            DataError: its video is too short or cannot be decoded.
+            DataError: a video cannot be decoded.
         """
-        _, index = self.order.sample(position)
-        info = self.source.info(index)
-        window = random_window(info, self.window, generator(self.seed, position, "window"))
-        video = self.frames.window(index, window)
-        clip = augment(video, self.augment, generator(self.seed, position, "augment"))
-        return Clip(clip, info.key, position, window)
+        clips: list[Clip] = []
+        for (source, index), group in groupby(draws, key=lambda draw: (draw.source, draw.index)):
+            same = list(group)
+            videos = _windows(self.frames[source], index, [draw.window for draw in same])
+            clips += [self._clip(draw, video) for draw, video in zip(same, videos, strict=True)]
+        return clips
+
+    def _clip(self, draw: Draw, video: np.ndarray) -> Clip:
+        pixels = augment(video, self.augment, generator(self.draws.seed, draw.position, "augment"))
+        return Clip(pixels, draw.key, draw.position, draw.window, self.draws.mixture.names[draw.source])
+
+
+def _windows(frames: Frames, index: int, windows: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """The frames of each window of a video, decoded once."""
+    if len(windows) == 1:
+        return [frames.window(index, windows[0])]
+    wanted = sorted({frame for window in windows for frame in window})
+    video = frames.window(index, wanted)
+    return [video[np.searchsorted(wanted, window)] for window in windows]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the batches of one kind of step are made of its draws."""
+
+    stream: ClipStream
+    grid: TokenGrid
+    draw_masks: DrawMasks
+    repeat: int = 1
+    """How often each frame is shown."""
 
 
 @dataclass(frozen=True)
 class TrainBatches:
     """Step -> the batch of one rank."""
 
-    stream: ClipStream
-    grid: TokenGrid
-    draw_masks: DrawMasks
-    batch_size: int
-    """Clips per step, over all ranks."""
-    rank: int
-    world_size: int
+    plan: Plan
+    videos: Kind
+    images: Kind | None = None
 
     def __call__(self, step: int) -> ClipBatch:
         """Read, crop and stack the clips of a step, and draw its masks."""
-        share = self.batch_size // self.world_size
-        first = self.rank * share
-        clips = [self.stream[step * self.batch_size + i] for i in range(first, first + share)]
-        masks = self.draw_masks(step, self.batch_size)
+        planned = self.plan(step)
+        kind = self.images if planned.images else self.videos
+        assert kind is not None, "a step of images without images"
+        clips = kind.stream.clips(planned.draws)
         return ClipBatch(
-            clips=stack([clip.frames for clip in clips]),
-            masks=tuple(Mask(m.context[first : first + share], m.target[first : first + share]) for m in masks),
-            grid=self.grid,
+            clips=stack([clip.frames for clip in clips], kind.repeat),
+            masks=kind.draw_masks(planned.number, planned.batch, planned.rows),
+            grid=kind.grid,
             positions=torch.tensor([clip.position for clip in clips]),
             keys=tuple(clip.key for clip in clips),
+            sources=tuple(clip.source for clip in clips),
+            windows=tuple(clip.window for clip in clips),
         )
 
 
 def train_loader(
-    source: Source,
+    source: Source | Mixture,
     *,
     window: WindowConfig,
     augment: AugmentConfig,
@@ -143,6 +143,7 @@ def train_loader(
     world_size: int = 1,
     grid: TokenGrid,
     draw_masks: DrawMasks,
+    images: Images | None = None,
 ) -> Loader[ClipBatch]:
     """The batches of steps first_step .. last_step - 1 for one rank; `len` is their number.
 
@@ -157,25 +158,25 @@ def train_loader(
         rank: this process, of `world_size`.
         world_size: processes that share the global batch.
         grid: token layout of a clip.
-        draw_masks: masks of a step for the global batch; must pickle, as it is called in the workers.
+        draw_masks: masks of a step, by its number among those of videos; must pickle, as it is called in the workers.
+        images: steps of images between those of videos.
 
     Raises:
-        ConfigError: the batch is larger than the source, or does not divide among the ranks.
+        ConfigError: a batch is larger than its source, or does not divide among the ranks.
         DataError: a video is too short, or (with the decoded copy) cannot be decoded.
     """
-    batch = loader.batch_size
-    if batch > len(source):
-        raise ConfigError(
-            f"batch_size {batch} is larger than the data set ({len(source)} clips in {source.name}): "
-            "lower loader.batch_size or add data"
-        )
-    if batch % world_size:
-        raise ConfigError(f"loader.batch_size {batch} does not divide among {world_size} processes: use a multiple")
-    require_fit((source.info(index) for index in range(len(source))), window)
-    stream = ClipStream(_frames(source, augment.size, loader), source, window, augment, seed)
+    videos = mixture_of(source)
+    mixed = None if images is None else (images.mixture, images.steps)
+    plan = make_plan(videos, window, loader, seed, rank=rank, world_size=world_size, images=mixed)
+    for one in videos.sources:
+        require_fit(one, window)
+    batches = TrainBatches(plan, Kind(_stream(plan.videos, loader, augment), grid, draw_masks))
+    if images is not None and plan.images is not None:
+        stream = _stream(plan.images, loader, images.augment)
+        batches = replace(batches, images=Kind(stream, images.grid, images.draw_masks, images.repeat))
     steps = range(first_step, last_step)
     return Loader(
-        TrainBatches(stream, grid, draw_masks, batch, rank, world_size),
+        batches,
         steps,
         workers=min(loader.workers, len(steps)),
         prefetch=loader.prefetch,
@@ -184,93 +185,5 @@ def train_loader(
     )
 
 
-@dataclass(frozen=True)
-class EvaluationBatch:
-    """Clips of known videos, in order."""
-
-    clips: Tensor
-    """uint8 (B, C, T, H, W)."""
-    indices: tuple[int, ...]
-    """Index of each clip's video in the source."""
-    windows: tuple[tuple[int, ...], ...]
-    """Frame numbers of each clip in its video."""
-
-
-@dataclass(frozen=True)
-class EvaluationBatches:
-    """Number of a batch -> the batch; the last one may be smaller."""
-
-    frames: Frames
-    clips: Sequence[tuple[int, tuple[int, ...]]]
-    """(video, frame numbers) of every clip."""
-    size: int
-    batch_size: int
-
-    def __call__(self, number: int) -> EvaluationBatch:
-        """Read, crop and stack the clips of a batch."""
-        clips = self.clips[number * self.batch_size : (number + 1) * self.batch_size]
-        crops = [centre_crop(self.frames.window(index, window), self.size) for index, window in clips]
-        return EvaluationBatch(stack(crops), tuple(index for index, _ in clips), tuple(window for _, window in clips))
-
-
-def evaluation_batches(
-    source: Source,
-    *,
-    window: WindowConfig,
-    size: int,
-    batch_size: int,
-    loader: LoaderConfig,
-    indices: Sequence[int] | None = None,
-    tiles: bool = False,
-) -> Iterator[EvaluationBatch]:
-    """Every clip once, in order: the centre window of each video, or all that cover it; centre crop.
-
-    Args:
-        source: the videos.
-        window: frames of a clip.
-        size: height and width of a clip in pixels.
-        batch_size: clips per batch (`loader.batch_size` is not used).
-        loader: workers, cache.
-        indices: videos to read, in this order; by default all.
-        tiles: every window of `tile_windows` instead of the centre one.
-
-    Raises:
-        DataError: a video is too short, or (while iterating) cannot be decoded.
-    """
-    clips: list[tuple[int, tuple[int, ...]]] = []
-    for index in range(len(source)) if indices is None else indices:
-        info = source.info(index)
-        windows = tile_windows(info, window) if tiles else [centre_window(info, window)]
-        clips.extend((index, ids) for ids in windows)
-    frames = _frames(source, size, loader)
-    numbers = range(-(-len(clips) // batch_size))
-    few = frames.cached and len(clips) * window.frames * size * size * 3 < BYTES_IN_PROCESS
-    return iter(
-        Loader(
-            EvaluationBatches(frames, clips, size, batch_size),
-            numbers,
-            workers=0 if few else min(loader.workers, len(numbers)),
-            prefetch=loader.prefetch,
-            start_method=loader.start_method,
-        )
-    )
-
-
-def stack(clips: Sequence[np.ndarray]) -> Tensor:
-    """Clips uint8 (T, H, W, C), possibly views, to one contiguous tensor (B, C, T, H, W), copying each pixel once."""
-    frames, height, width, channels = clips[0].shape
-    clips_BCTHW = np.empty((len(clips), channels, frames, height, width), np.uint8)
-    for target_CTHW, clip_THWC in zip(clips_BCTHW, clips, strict=True):
-        target_CTHW[:] = clip_THWC.transpose(3, 0, 1, 2)
-    return torch.from_numpy(clips_BCTHW)
-
-
-def _frames(source: Source, size: int, loader: LoaderConfig) -> Frames:
-    return Frames(
-        source,
-        short_side=stored_side(size),
-        budget_gb=loader.cache_gb,
-        cache=loader.cache,
-        backend=loader.backend,
-        workers=loader.workers,
-    )
+def _stream(draws: Draws, loader: LoaderConfig, crop: AugmentConfig) -> ClipStream:
+    return ClipStream([loader.open_frames(source, crop.size) for source in draws.mixture.sources], draws, crop)

@@ -17,7 +17,7 @@ import torch
 
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
 from jepa.config import config_hash
-from jepa.data.stream import LoaderConfig
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.windows import Short, WindowConfig
 from jepa.devices import exact_device
 from jepa.errors import ConfigError

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from jepa.checkpoints.load import FrozenEncoder
-from jepa.data.stream import EvaluationBatch, LoaderConfig, evaluation_batches
+from jepa.data.evaluation_batches import EvaluationBatch, evaluation_batches
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.windows import WindowConfig
 from jepa.errors import DataError
 from jepa.eval.clips import ClipSet

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa.data.stream import LoaderConfig
+from jepa.data.loader_config import LoaderConfig
 from jepa.errors import ConfigError
 from jepa.eval.clips import ClipSet
 from jepa.eval.features import ClipView, empty_table, evaluation_clips

@@ -32,6 +32,7 @@ VERBS = {
     "pack": "Turn videos into shards: small, quick to decode, checked",
     "lint": "Find damage in shards: cut, overwritten, changed, duplicate, missing, undecodable",
     "inspect": "Show what a data set holds: samples, histograms, a contact sheet",
+    "order": "Print which clips a run consumes, from any position, without decoding",
     "pretrain": "Pretrain an encoder on shards or a folder of videos",
     "probe": "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines",
     "extract": "Write the features of a frozen encoder",

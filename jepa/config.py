@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 SHIPPED = Path(__file__).parent / "configs"
 """Folder of the YAML files that come with the package."""
-VERB_FOLDERS = {"probe": "eval", "extract": "eval", "synth": "data", "pack": "data"}
+VERB_FOLDERS = {"order": "pretrain", "probe": "eval", "extract": "eval", "synth": "data", "pack": "data"}
 """Folder of `configs/` where the YAML files of a verb lie, if it is not called like the verb."""
 
 
@@ -179,8 +179,14 @@ def make_layer(kind: type, content: Mapping[str, Any], origin: str, lines: Mappi
         key, value = pending.pop()
         where = f"{(lines or {}).get(key, origin)}: "
         if key in known:
+            hint = known[key].hint
+            if (item := _item_kind(hint)) and isinstance(value, list):
+                values[key] = tuple(
+                    _convert_item(f"{key}.{number}", one, item, origin, lines or {}) for number, one in enumerate(value)
+                )
+                continue
             try:
-                values[key] = convert(value, known[key].hint)
+                values[key] = convert(value, hint)
             except ValueError as error:
                 raise ConfigError(f"{where}{key}: {error}") from error
         elif key in groups:
@@ -190,6 +196,32 @@ def make_layer(kind: type, content: Mapping[str, Any], origin: str, lines: Mappi
         else:
             raise ConfigError(f"{where}unknown key '{key}'{nearest(key, [*known, *groups])}")
     return Layer(origin, values)
+
+
+def _item_kind(hint: Any) -> type | None:
+    """The dataclass of which `hint` is a tuple of any length."""
+    arguments = get_args(hint)
+    kind = arguments[0] if get_origin(hint) is tuple and arguments[1:] == (Ellipsis,) else None
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+
+
+def _convert_item(key: str, value: Any, kind: type, origin: str, lines: Mapping[str, str]) -> Any:
+    """An item of a list of dataclasses; what is wrong in it is told with its own line."""
+    listed = key.rpartition(".")[0]
+    where = f"{lines[key]}: {listed}" if key in lines else f"{origin}: {key}"
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: expected {type_name(kind)}, got {_show(value)}")
+    own = {name: line for name, line in lines.items() if name.startswith(f"{key}.")}
+    inner = {name.removeprefix(f"{key}."): f"{line}: {listed}" for name, line in own.items()}
+    resolved: Resolved[Any] = resolve(kind, [make_layer(kind, value, where, inner)])
+    if missing := resolved.missing():
+        raise ConfigError(f"{where}: missing {', '.join(missing)}")
+    try:
+        return resolved.build()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

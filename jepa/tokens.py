@@ -34,6 +34,11 @@ class TokenGrid:
                 raise ConfigError(f"clip {name} is {value}, expected a positive multiple of {unit}")
         return cls(frames // tubelet, height // patch, width // patch)
 
+    @classmethod
+    def of_image(cls, height: int, width: int, *, patch: int) -> "TokenGrid":
+        """Grid of an image of `height` x `width` pixels, which fills one tubelet of any length. Raises ConfigError."""
+        return cls.of_clip(1, height, width, tubelet=1, patch=patch)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.steps, self.rows, self.columns

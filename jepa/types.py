@@ -6,7 +6,7 @@ M target tokens, D width, L levels, P pixels of a token.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ class Clip:
     """n: this is the n-th sample of the run."""
     window: tuple[int, ...]
     """Indices of the frames in the video."""
+    source: str = ""
+    """Name of the data set."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,18 @@ class ClipBatch:
     positions: Tensor
     """(B,) int64: position of each clip in the run's order."""
     keys: tuple[str, ...] = ()
+    """Name of each clip's sample."""
+    sources: tuple[str, ...] = ()
+    """Name of each clip's data set."""
+    windows: tuple[tuple[int, ...], ...] = ()
+    """Frames of each clip in its video."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
-        return ClipBatch(
-            clips=self.clips.to(device, non_blocking=non_blocking),
-            masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in self.masks),
-            grid=self.grid,
-            positions=self.positions,
-            keys=self.keys,
-        )
+        clips, masks = self.clips.to(device, non_blocking=non_blocking), self.masks
+        return replace(self, clips=clips, masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in masks))
 
     def pin_memory(self) -> "ClipBatch":
-        masks = tuple(mask.pin_memory() for mask in self.masks)
-        return ClipBatch(self.clips.pin_memory(), masks, self.grid, self.positions, self.keys)
+        return replace(self, clips=self.clips.pin_memory(), masks=tuple(mask.pin_memory() for mask in self.masks))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ _Loader.add_implicit_resolver(
 
 
 def read(path: Path) -> tuple[Mapping[str, Any], dict[str, int]]:
-    """Content of a YAML file, and the line of each dotted key.
+    """Content of a YAML file, and the line of each dotted key; those in a list have its number, as in `kinds.0.blocks`.
 
     Raises:
         ConfigError: it cannot be read, is no YAML mapping, or gives a key twice.
@@ -62,6 +62,11 @@ def _find_lines(node: yaml.MappingNode, prefix: str, path: Path, lines: dict[str
         lines[name] = line
         if isinstance(value, yaml.MappingNode) and id(value) not in seen:
             _find_lines(value, f"{name}.", path, lines, seen)
+        elif isinstance(value, yaml.SequenceNode):
+            for number, item in enumerate(value.value):
+                lines[f"{name}.{number}"] = item.start_mark.line + 1
+                if isinstance(item, yaml.MappingNode) and id(item) not in seen:
+                    _find_lines(item, f"{name}.{number}.", path, lines, seen)
 
 
 def dump(tree: Mapping[str, Any], origins: Mapping[str, str], prefix: str = "") -> str:

@@ -112,7 +112,7 @@ def test_a_missing_required_key_is_named() -> None:
         ("\nmodel:\n  size: huge\n", 3, ["model.size: expected one of nano, tiny", '"huge"']),
         ("model: nano\n", 1, ["model: expected a mapping"]),
         ("betas: [1, 2, 3]\n", 1, ["betas: expected list of 2: float, float"]),
-        ("model:\n  blocks:\n  - {scal: 1}\n", 2, ["model.blocks", "'scal'", "'scale'"]),
+        ("model:\n  blocks:\n  - {scal: 1}\n", 3, ["model.blocks", "'scal'", "'scale'"]),
         ("steps: 1\nsteps: 2\n", 2, ["'steps' is given twice", "line 1"]),
         ("- a\n- b\n", 1, ["expected `key: value` lines"]),
         ("steps: ]\nout: x\n", 1, ["not valid YAML"]),
@@ -224,3 +224,24 @@ def test_plain_data_is_json_and_its_hash_changes_with_any_value() -> None:
     assert config_hash(config) == config_hash(Sample(Path("x")))
     others = [Sample(Path("y")), Sample(Path("x"), steps=11), Sample(Path("x"), model=Model(blocks=(Block(count=2),)))]
     assert len({config_hash(one) for one in [config, *others]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("blocks:\n  - {scale: 1}\n  - wrong: 1\n", ":3: blocks: unknown key 'wrong'"),
+        ("blocks:\n  - {scale: 1}\n  -\n    count: a\n", ':4: blocks: count: expected int, got "a"'),
+        ("blocks: [{scale: 1}, 3]\n", ":1: blocks: expected Block, got 3"),
+    ],
+)
+def test_a_mistake_in_a_list_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(Model, path)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_a_mistake_in_a_list_without_lines_names_its_place() -> None:
+    with pytest.raises(ConfigError, match=r"^command line: blocks\.1: unknown key 'wrong'"):
+        make_layer(Model, {"blocks": [{}, {"wrong": 1}]}, "command line")

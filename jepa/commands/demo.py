@@ -17,7 +17,7 @@ from typing import Literal
 
 from jepa.checkpoints.load import load_encoder, shipped
 from jepa.config import load_named
-from jepa.data.stream import LoaderConfig
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
 from jepa.devices import choose_device

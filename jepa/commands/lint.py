@@ -13,6 +13,7 @@ from pathlib import Path
 from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import Finding
+from jepa.data.mixture import is_mixture
 from jepa.data.windows import WindowConfig
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
@@ -58,6 +59,8 @@ class Config:
 
 def run(config: Config) -> int:
     """Check, and print what was found."""
+    if is_mixture(config.folder):
+        raise ConfigError(f"{config.folder} describes a mixture: lint its data sets, one by one")
     findings: list[Finding] = []
 
     def found(finding: Finding) -> None:

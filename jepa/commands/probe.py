@@ -11,7 +11,7 @@ from typing import Literal
 
 from jepa.checkpoints.io import require_writable
 from jepa.checkpoints.load import FrozenEncoder, load_encoder
-from jepa.data.stream import LoaderConfig
+from jepa.data.loader_config import LoaderConfig
 from jepa.devices import DeviceName, choose_device
 from jepa.errors import ConfigError
 from jepa.eval.attentive_training import AttentiveConfig

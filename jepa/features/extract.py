@@ -21,8 +21,9 @@ from torch import Tensor
 
 from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import FrozenEncoder
+from jepa.data.evaluation_batches import evaluation_batches
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.source import Source
-from jepa.data.stream import LoaderConfig, evaluation_batches
 from jepa.data.windows import Short, WindowConfig
 from jepa.errors import ConfigError, DataError
 from jepa.features.plan import Plan, Skipped, make_plan, window_of

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import Literal
 
 from jepa.errors import ConfigError
-from jepa.masks.collate import fixed, official
+from jepa.masks.collate import EVERY, fixed, official
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE, BlockConfig, draw_targets
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
@@ -48,17 +48,17 @@ class MaskSampler:
         self.config, self.grid, self.seed = config, grid, seed
         self._counts = tuple(_counts(config, kind, grid) for kind in config.kinds)
 
-    def __call__(self, step: int, batch: int) -> tuple[Mask, ...]:
-        """Masks of the (global) batch of `batch` clips at `step`, one per configuration."""
-        return tuple(self._draw(number, step, batch) for number in range(len(self.config.kinds)))
+    def __call__(self, step: int, batch: int, rows: slice = EVERY) -> tuple[Mask, ...]:
+        """Masks of these rows of the (global) batch of `batch` clips at `step`, one per configuration."""
+        return tuple(self._draw(number, step, batch, rows) for number in range(len(self.config.kinds)))
 
-    def _draw(self, number: int, step: int, batch: int) -> Mask:
+    def _draw(self, number: int, step: int, batch: int, rows: slice) -> Mask:
         rng = generator(self.seed, step, f"mask/{number}")
         covered = draw_targets(self.config.kinds[number], self.grid, batch, rng)
         if self.config.collation == "official":
-            return official(covered)
+            return official(covered, rows)
         keep, predict = self._counts[number]
-        return fixed(covered, keep, predict, rng)
+        return fixed(covered, keep, predict, rng, rows)
 
 
 @lru_cache(maxsize=64)

@@ -11,22 +11,25 @@ import torch
 
 from jepa.tokens import Mask
 
+EVERY = slice(None)
 
-def official(covered: np.ndarray) -> Mask:
-    """Cut to the shortest context and the shortest target of the batch, in raster order."""
+
+def official(covered: np.ndarray, rows: slice = EVERY) -> Mask:
+    """Cut to the shortest context and the shortest target of the batch, in raster order; `rows` of the batch."""
     targets = covered.sum(axis=1)
-    context = _first(~covered, int((covered.shape[1] - targets).min()))
-    return Mask(context, _first(covered, int(targets.min())))
+    context = _first(~covered[rows], int((covered.shape[1] - targets).min()))
+    return Mask(context, _first(covered[rows], int(targets.min())))
 
 
-def fixed(covered: np.ndarray, keep: int, predict: int, rng: np.random.Generator) -> Mask:
+def fixed(covered: np.ndarray, keep: int, predict: int, rng: np.random.Generator, rows: slice = EVERY) -> Mask:
     """Exactly `keep` context and `predict` target tokens per clip; needs keep + predict <= N.
 
     Each clip ranks its tokens: random within the drawn context first, random within the drawn target last. The first
     `keep` are the context, the last `predict` the target, so a clip that drew too few of one kind borrows from the
-    other, and no token is both.
+    other, and no token is both. Ranks are drawn for the whole batch, as they come from one stream of random numbers,
+    but only those of `rows` are sorted, which is most of the work.
     """
-    rank = rng.random(covered.shape) + covered
+    rank = (rng.random(covered.shape) + covered)[rows]
     order = np.argsort(rank, axis=1)
     context, target = order[:, :keep], order[:, covered.shape[1] - predict :]
     return Mask(_sorted(context), _sorted(target))

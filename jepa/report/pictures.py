@@ -15,8 +15,9 @@ import torch
 
 from jepa.checkpoints.load import FrozenEncoder, load_encoder
 from jepa.config import convert
+from jepa.data.evaluation_batches import evaluation_batches
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.source import Source, has_split, is_there, open_source
-from jepa.data.stream import LoaderConfig, evaluation_batches
 from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import JepaError
 from jepa.masks.build import MaskSampler, MasksConfig

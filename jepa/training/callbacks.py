@@ -13,11 +13,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from jepa.checkpoints.io import load_state, save_state
+from jepa.data.steps import Steps
 from jepa.errors import InterruptedRun
 from jepa.logs import Progress, get_logger, progress
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
+from jepa.training.order_file import OrderFile
 from jepa.training.preemption import StopRequest
 from jepa.training.run_folder import RunFolder
 from jepa.types import StepOutput
@@ -44,6 +46,10 @@ class MetricsLog(Callback):
     The loss of a row is the mean since the last regular row, and so is each of its terms if there are several
     (`loss/NAME`). Their running sums are part of the checkpoint, so a resumed run writes the same rows as one that was
     never stopped.
+
+    With images between the videos, `loss` is the mean over steps of both kinds, and further columns part them:
+    `images`, the share of the steps that were of images; `loss/images` and `loss/videos`; and `of_image`, 1 if the
+    latest step, which gradient norm and diagnostics are of, was one of images, else 0.
     """
 
     def __init__(self, file: MetricsFile) -> None:
@@ -64,7 +70,8 @@ class MetricsLog(Callback):
     ) -> None:
         assert isinstance(module, Pretraining)
         assert module.output is not None
-        step, latest = trainer.global_step, _losses(module.output)
+        step = trainer.global_step
+        latest = _losses(module.output) | _losses_by_kind(module.output, module.config.steps, step - 1)
         # The old sum moves to the device of the new value: after a resume it lies on the CPU.
         self._sums = {name: self._sums.get(name, torch.zeros(())).to(now.device) + now for name, now in latest.items()}
         self._count += 1
@@ -81,12 +88,18 @@ class MetricsLog(Callback):
     def _row(self, module: Pretraining, step: int) -> dict[str, float]:
         assert module.output is not None
         config, done = module.config, step - 1
-        clips, seconds = (step - self._since[0]) * config.loader.batch_size, time.perf_counter() - self._since[1]
+        steps, seconds = config.steps, time.perf_counter() - self._since[1]
+        clips = steps.consumed(step) - steps.consumed(self._since[0])
         means = {name: float(value) / self._count for name, value in self._sums.items()}
+        if steps.share:
+            share = means["images"]
+            means["loss/images"] = means["loss/images"] / share if share else math.nan
+            means["loss/videos"] = means["loss/videos"] / (1 - share) if share < 1 else math.nan
+            means["of_image"] = float(steps.at(done)[0])
         watched = {name: float(value) for name, value in module.output.diagnostics.items()}
         return {
             "step": step,
-            "position": step * config.loader.batch_size,
+            "position": steps.consumed(step),
             "loss": means.pop("loss"),
             "lr": learning_rate(config.optim, done),
             "weight_decay": weight_decay(config.optim, done),
@@ -104,6 +117,28 @@ def _losses(output: StepOutput) -> dict[str, torch.Tensor]:
     """The loss and, if it has several terms, each of them, by column."""
     terms = output.terms if len(output.terms) > 1 else {}
     return {"loss": output.loss} | {f"loss/{name}": term for name, term in terms.items()}
+
+
+def _losses_by_kind(output: StepOutput, steps: Steps, step: int) -> dict[str, torch.Tensor]:
+    """Summed over steps: how many were of images, and the losses of either kind; nothing if there is one kind."""
+    if not steps.share:
+        return {}
+    image = torch.tensor(float(steps.at(step)[0]), device=output.loss.device)
+    return {"images": image, "loss/images": output.loss * image, "loss/videos": output.loss * (1 - image)}
+
+
+class RecordOrder(Callback):
+    """Lines for order.jsonl."""
+
+    def __init__(self, file: OrderFile) -> None:
+        self.file = file
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, Pretraining)
+        done = trainer.global_step - 1
+        self.file.append(done, batch, images=module.config.steps.at(done)[0])
 
 
 class ShowProgress(Callback):

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from jepa.data.stream import LoaderConfig
+from jepa.data.interleave import exact
+from jepa.data.loader_config import LoaderConfig
+from jepa.data.steps import Steps
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
 from jepa.devices import DeviceName
 from jepa.errors import ConfigError
 from jepa.masks.build import MasksConfig
+from jepa.masks.multiblock import BlockConfig
 from jepa.models.build import ModelConfig
 from jepa.objectives.build import ObjectiveConfig
 from jepa.optim.schedules import OptimConfig
@@ -56,6 +59,41 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """Steps of images between those of videos. An image is a clip of one frame."""
+
+    data: Path | None = None
+    """Pictures, or videos of which single frames are taken: whatever `data` may be; none for no images."""
+    share: float = 0.5
+    """Of the steps: those that are of images; the others are of videos."""
+    batch_size: int = 64
+    """Images per step, over all ranks."""
+    size: int | None = None
+    """Height and width of an image in pixels; none for those of a clip."""
+    scale: tuple[float, float] = (0.3, 1.0)
+    """Share of the picture's area that the random crop takes, from and to."""
+    ratio: tuple[float, float] = (0.75, 1.35)
+    """Width over height of the random crop, from and to."""
+    flip: bool = True
+    """Mirror half of the images left to right."""
+    masks: MasksConfig = field(default_factory=lambda: MasksConfig(kinds=(BlockConfig(10, (0.15, 0.15)),)))
+    """Which tokens of an image are seen and which are predicted; ten blocks, as in V-JEPA 2.1."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ConfigError(f"images.share is {self.share}, expected a number between 0 and 1")
+        for name in ("batch_size", "size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"images.{name} is {value}, expected at least 1")
+        _ = self.augment(1)  # checks the values
+
+    def augment(self, clip_size: int) -> AugmentConfig:
+        """The pixels, beside clips of this size."""
+        return AugmentConfig(size=self.size or clip_size, scale=self.scale, ratio=self.ratio, flip=self.flip)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """How the run is executed; nothing here changes what is learned, up to rounding."""
 
@@ -69,6 +107,8 @@ class RunConfig:
     """Steps between two rows of metrics.csv."""
     checkpoint_every: int = 500
     """Steps between two saves of checkpoints/last.ckpt; also saved at the end and on Ctrl-C or SIGTERM."""
+    record_order: bool = False
+    """Write every consumed clip to order.jsonl in the run folder: position, key, frames, as `jepa order` tells them."""
     deterministic: bool = True
     """Ask torch for deterministic algorithms; some GPU operations are slower then."""
 
@@ -85,7 +125,7 @@ class PretrainConfig:
 
     data: Path
     """Shards (folder of `jepa pack` or `jepa synth`, or its URL), or a plain folder of videos; its `train` split if it
-    has one."""
+    has one. Or a YAML file that describes a mixture of these."""
     out: Path
     """Run folder; made if missing."""
     max_steps: int | None = None
@@ -109,6 +149,8 @@ class PretrainConfig:
     """Optimizer, schedules and the momentum of the target encoder."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Frames and crops."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    """Images between the videos."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """Batch size and reading."""
     run: RunConfig = field(default_factory=RunConfig)
@@ -119,7 +161,8 @@ class PretrainConfig:
             raise ConfigError(f"max_steps is {self.max_steps}, expected at least 1")
         if self.objective.target == "frozen" and self.init is None:
             raise ConfigError("objective.target is frozen, but there is no teacher: give its weights by --init")
-        _ = self.grid  # raises here, before anything is written, when clip and patch sizes do not divide
+        # These raise here, before anything is written, when clip and patch sizes do not divide.
+        _ = self.grid, self.images.data and self.image_grid
 
     @property
     def last_step(self) -> int:
@@ -131,3 +174,16 @@ class PretrainConfig:
         """Token layout of a clip."""
         clip, model = self.clip, self.model
         return TokenGrid.of_clip(clip.frames, clip.size, clip.size, tubelet=model.tubelet, patch=model.patch)
+
+    @property
+    def image_grid(self) -> TokenGrid:
+        """Token layout of an image."""
+        size = self.images.augment(self.clip.size).size
+        return TokenGrid.of_image(size, size, patch=self.model.patch)
+
+    @property
+    def steps(self) -> Steps:
+        """Which steps are of videos, which of images, and how large they are."""
+        if self.images.data is None:
+            return Steps(self.loader.batch_size)
+        return Steps(self.loader.batch_size, self.images.batch_size, exact(self.images.share))

@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator
 
 from lightning.pytorch import LightningDataModule
 
+from jepa.data.mixture import Mixture
 from jepa.data.source import Source
-from jepa.data.stream import train_loader
+from jepa.data.stream import Images, train_loader
 from jepa.masks.build import MaskSampler
+from jepa.rng import derive
 from jepa.training.config import PretrainConfig
 from jepa.types import ClipBatch
 
@@ -19,9 +21,12 @@ from jepa.types import ClipBatch
 class Clips(LightningDataModule):
     """Batches of steps `first_step` .. `last_step` - 1."""
 
-    def __init__(self, source: Source, config: PretrainConfig, *, first_step: int) -> None:
+    def __init__(
+        self, source: Source | Mixture, config: PretrainConfig, *, first_step: int, images: Mixture | None = None
+    ) -> None:
         super().__init__()
         self.source = source
+        self.images = images
         self.config = config
         self.first_step = first_step
 
@@ -41,8 +46,22 @@ class Clips(LightningDataModule):
                 world_size=world_size,
                 grid=config.grid,
                 draw_masks=MaskSampler(config.masks, config.grid, config.seed),
+                images=None if self.images is None else _images(self.images, config),
             )
         )
+
+
+def _images(mixture: Mixture, config: PretrainConfig) -> Images:
+    """The steps of images of a run."""
+    grid, seed = config.image_grid, derive(config.seed, 0, "images")  # other masks than those of the videos
+    return Images(
+        mixture,
+        config.steps,
+        config.images.augment(config.clip.size),
+        grid,
+        MaskSampler(config.images.masks, grid, seed),
+        repeat=config.model.tubelet,
+    )
 
 
 class _Remaining:

@@ -116,7 +116,7 @@ class Pretraining(LightningModule):
         step = self.global_step
         checkpoint["jepa"] = {
             "format_version": CHECKPOINT_VERSION,
-            "position": step * self.config.loader.batch_size,
+            "position": self.config.steps.consumed(step),
             "fingerprint": self.fingerprint,
             "init": self.init_digest,
         }

@@ -5,6 +5,7 @@
     metrics.csv            one row per log interval
     checkpoints/last.ckpt  weights, optimizer and position, to continue
     tensorboard/           the same numbers for TensorBoard
+    order.jsonl            every clip that was consumed; with run.record_order
     model.safetensors      the result, with config.json; written at the end
 
 A folder belongs to one run. Starting another one in it, or continuing it with a configuration that would train
@@ -34,7 +35,7 @@ that the run started from (`init`)."""
 
 # May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
 # it holds (its fingerprint is in the checkpoint), so that a data set may move.
-_FREE_KEYS = ("data", "out", "max_steps", "resume", "json")
+_FREE_KEYS = ("data", "images.data", "out", "max_steps", "resume", "json")
 _FREE_GROUPS = ("run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote")
 
 
@@ -55,6 +56,10 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
+
+    @property
+    def order(self) -> Path:
+        return self.path / "order.jsonl"
 
     @property
     def checkpoint(self) -> Path:
@@ -192,7 +197,9 @@ def _absolute(config: PretrainConfig) -> PretrainConfig:
     init = config.init if config.init is None or is_shipped(config.init) else str(Path(config.init).absolute())
     cache = config.loader.cache and config.loader.cache.absolute()
     loader = replace(config.loader, cache=cache)
-    return replace(config, data=absolute(config.data), out=config.out.absolute(), init=init, loader=loader)
+    images = replace(config.images, data=config.images.data and absolute(config.images.data))
+    data, out = absolute(config.data), config.out.absolute()
+    return replace(config, data=data, out=out, init=init, images=images, loader=loader)
 
 
 def _is_free(key: str) -> bool:

@@ -21,19 +21,22 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
-from jepa.data.source import Source, open_source
+from jepa.data.mixture import Mixture
+from jepa.data.source import Source
 from jepa.devices import choose_device
 from jepa.logs import get_logger
 from jepa.models.build import build_jepa, encoder_config
 from jepa.models.jepa import JEPA
 from jepa.objectives.build import build_objective, target_width
 from jepa.rng import derive
-from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, SaveState, ShowProgress
+from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, RecordOrder, SaveState, ShowProgress
 from jepa.training.config import PretrainConfig, RunConfig
+from jepa.training.data import facts_of, joint_fingerprint, open_data
 from jepa.training.datamodule import Clips
 from jepa.training.environment import require_single_process
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
+from jepa.training.order_file import OrderFile
 from jepa.training.preemption import StopRequest
 from jepa.training.run_folder import RunFolder, open_run, record_start, require_same_start
 
@@ -65,26 +68,28 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
     """
     require_single_process()
     accelerator = choose_device(config.run.device, "run.device").type
-    source = open_source(config.data, "train", config.loader.remote)
+    videos, images = open_data(config)
     folder, step = open_run(config)
     if step:
-        require_same_start(config, folder, source.fingerprint)
+        require_same_start(config, folder, joint_fingerprint(videos, images))
     if step >= config.last_step and folder.model_step() == step:
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
         if step < config.optim.steps:
             log.info("its schedule has %d steps: a larger --max-steps continues it", config.optim.steps)
         return _result(folder, step)
     with _settings(config.run), quiet_lightning():
-        module = build_module(config, source, fresh=step == 0)
+        module = build_module(config, videos, fresh=step == 0, images=images)
         record_start(folder, config, step)
-        _announce(config, source, module.jepa, step)
-        _fit(module, Clips(source, config, first_step=step), folder, step, accelerator)
+        _announce(config, videos, images, module.jepa, step)
+        _fit(module, Clips(videos, config, first_step=step, images=images), folder, step, accelerator)
     step = max(step, config.last_step)
-    save_folder(folder.path, module.jepa, facts=_facts(config, step, source))
+    save_folder(folder.path, module.jepa, facts=_facts(config, step, videos, images))
     return _result(folder, step)
 
 
-def build_module(config: PretrainConfig, source: Source, *, fresh: bool = True) -> Pretraining:
+def build_module(
+    config: PretrainConfig, source: Source | Mixture, *, fresh: bool = True, images: Mixture | None = None
+) -> Pretraining:
     """The module with its initial weights: seeded random ones, or those named by `config.init` if `fresh`."""
     encoder = encoder_config(config.model, frames=config.clip.frames, size=config.clip.size)
     with torch.random.fork_rng(devices=[]):
@@ -105,7 +110,7 @@ def build_module(config: PretrainConfig, source: Source, *, fresh: bool = True) 
         )  # fmt: skip
     jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
     objective = build_objective(config.objective, encoder)
-    return Pretraining(jepa, objective, config, fingerprint=source.fingerprint, init_digest=digest)
+    return Pretraining(jepa, objective, config, fingerprint=joint_fingerprint(source, images), init_digest=digest)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -119,6 +124,9 @@ def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accele
     config, stop = module.config, StopRequest()
     metrics = MetricsFile(folder.metrics)
     metrics.start(step)
+    order = OrderFile(folder.order)
+    if config.run.record_order:
+        order.start(step)
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -126,6 +134,7 @@ def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accele
         max_epochs=-1,
         callbacks=[
             MetricsLog(metrics),
+            *([RecordOrder(order)] if config.run.record_order else []),
             ShowProgress(config.last_step),
             SaveState(folder, stop, every=config.run.checkpoint_every, last_step=config.last_step),
         ],
@@ -207,18 +216,27 @@ def quiet_lightning() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _announce(config: PretrainConfig, source: Source, jepa: JEPA, step: int) -> None:
+def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, jepa: JEPA, step: int) -> None:
     if config.max_steps is not None and config.max_steps > config.last_step:
         log.info("optim.steps is %d: ending there, before max_steps %d", config.optim.steps, config.max_steps)
     trained = sum(parameter.numel() for parameter in jepa.parameters() if parameter.requires_grad)
     log.info(
         "%s: %d videos; %s model, %.1f million trained parameters, %d tokens a clip; steps %d to %d of %d",
-        source.name, len(source), config.model.size, trained / 1e6, config.grid.count, step, config.last_step,
+        videos.name, len(videos), config.model.size, trained / 1e6, config.grid.count, step, config.last_step,
         config.optim.steps,
     )  # fmt: skip
+    if len(videos.sources) > 1:
+        log.info("mixture: %s", videos.shares())
+    if images is not None:
+        log.info(
+            "%g of the steps are of images, of %d tokens: %s",
+            config.images.share,
+            config.image_grid.count,
+            images.shares(),
+        )
 
 
-def _facts(config: PretrainConfig, step: int, source: Source) -> dict[str, Any]:
+def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
     """What a user of the encoder needs to know, for config.json."""
     return {
         # With a frozen teacher the trained encoder is the context encoder; else its average is the better one.
@@ -227,7 +245,8 @@ def _facts(config: PretrainConfig, step: int, source: Source) -> dict[str, Any]:
         "objective": asdict(config.objective),
         "step": step,
         "seed": config.seed,
-        "data": {"name": source.name, "fingerprint": source.fingerprint},
+        "data": facts_of(videos),
+        **({} if images is None else {"images": facts_of(images)}),
     }
 
 

@@ -25,9 +25,10 @@ from jepa.data.index import (
 from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import ADVICE, Finding
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.source import open_source
-from jepa.data.stream import LoaderConfig, train_loader
+from jepa.data.stream import train_loader
 from jepa.data.synthetic.video import encode_h264
 from jepa.data.tar_walk import BLOCK, TarMember, walk_file
 from jepa.data.transforms import AugmentConfig

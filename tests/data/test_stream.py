@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from jepa.data.collate import stack
+from jepa.data.evaluation_batches import evaluation_batches
 from jepa.data.frames import Frames
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.order import Order
 from jepa.data.source import Source, open_source
-from jepa.data.stream import LoaderConfig, evaluation_batches, stack, train_loader
+from jepa.data.stream import train_loader
 from jepa.data.transforms import AugmentConfig, centre_crop
 from jepa.data.windows import WindowConfig, centre_window, tile_windows
 from jepa.data.workers import Loader

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.source import SampleInfo, Source
-from jepa.data.stream import LoaderConfig
 from jepa.errors import DataError
 from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.classification import ClipConfig, EvaluationConfig, evaluate_encoder, evaluate_pixels

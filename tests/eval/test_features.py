@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
-from jepa.data.stream import LoaderConfig, evaluation_batches
+from jepa.data.evaluation_batches import evaluation_batches
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.windows import WindowConfig
 from jepa.errors import DataError
 from jepa.eval.clips import open_evaluation_data

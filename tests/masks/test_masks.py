@@ -1,5 +1,7 @@
 """Masks: invariants over many grids, the published shares, both collations."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +141,14 @@ def test_wrong_mask_settings_are_refused() -> None:
         MasksConfig(kinds=())
     with pytest.raises(ConfigError, match="cannot be masked"):
         MaskSampler(MasksConfig(), TokenGrid(1, 1, 1), seed=0)
+
+
+@pytest.mark.parametrize("collation", ["fixed", "official"])
+@given(step=st.integers(0, 1000), rows=st.tuples(st.integers(0, 12), st.integers(0, 12)).filter(lambda r: r[0] < r[1]))
+def test_rows_of_a_batch_are_those_of_the_whole(
+    collation: Literal["fixed", "official"], step: int, rows: tuple[int, int]
+) -> None:
+    sampler = MaskSampler(MasksConfig(collation=collation), TokenGrid(2, 4, 4), seed=5)
+    for whole, part in zip(sampler(step, 12), sampler(step, 12, slice(*rows)), strict=True):
+        assert torch.equal(part.context, whole.context[slice(*rows)])
+        assert torch.equal(part.target, whole.target[slice(*rows)])

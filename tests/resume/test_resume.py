@@ -16,12 +16,16 @@ from safetensors.torch import load_file
 
 from jepa import config as configuration
 from jepa.checkpoints.io import load_state
+from jepa.commands.order import Config as OrderConfig
+from jepa.commands.order import rows as order_rows
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
 from jepa.errors import ConfigError, InterruptedRun
 from jepa.objectives.latent import LatentPrediction
+from jepa.rng import generator
 from jepa.training.config import PretrainConfig
 from jepa.training.metrics import MetricsFile
+from jepa.training.order_file import OrderFile
 from jepa.training.trainer import pretrain
 
 Configure = Callable[..., PretrainConfig]
@@ -234,3 +238,44 @@ def test_killed_at_random_moments(micro: Configure, whole: Path) -> None:
         process.communicate(timeout=30)
     pretrain(replace(config, resume=True))
     assert_same(config.out.parent / "whole", config.out)
+
+
+@pytest.mark.slow
+def test_killed_ten_times_a_run_consumes_the_same_clips(micro: Configure, tiny_shards: Path, tmp_path: Path) -> None:
+    """SIGKILL at ten random moments, each time resumed with another number of workers."""
+    images = {"data": str(tiny_shards), "share": 0.25, "batch_size": 2, "size": 24}
+    config = micro(
+        run={"device": "cpu", "threads": 1, "checkpoint_every": 7, "record_order": True},
+        optim={"steps": 2000, "warmup_steps": 2},
+        images=images,
+    )
+    count = config.steps.consumed(2000)
+    expected = [
+        {name: value for name, value in row.items() if name not in ("shard", "rank", "worker")}
+        for row in order_rows(OrderConfig(data=tiny_shards, count=count, **shared(config)))
+    ]
+    moments, seen, file = generator(0, 0, "kill").uniform(0.0, 2.5, size=10), [], config.out / "order.jsonl"
+    for number, moment in enumerate(moments):
+        before = file.stat().st_ino if file.exists() else None
+        process = start(config, "--resume", "--loader.workers", str(number % 3))
+        while not file.exists() or file.stat().st_ino == before:  # until it is cut back, and training begins
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.02)
+        time.sleep(moment)
+        process.kill()
+        process.communicate(timeout=30)
+        consumed = OrderFile(file).read()
+        assert consumed == expected[: len(consumed)]
+        seen.append(len(consumed))
+    assert len(set(seen)) > 5, "the moments differ"
+    assert max(seen) < count, "killed before the end"
+    pretrain(replace(config, resume=True))
+    assert OrderFile(file).read() == expected
+    whole = replace(config, out=tmp_path / "whole", run=replace(config.run, record_order=False))
+    pretrain(whole)
+    assert_same(whole.out, config.out)
+
+
+def shared(config: PretrainConfig) -> dict[str, Any]:
+    """What decides the clips of a run."""
+    return {name: getattr(config, name) for name in ("seed", "model", "clip", "images", "loader")}

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from jepa.cli import main
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.shards import ShardSource
 from jepa.data.source import Source, has_split, open_source
 from jepa.data.storage import RemoteOptions
-from jepa.data.stream import LoaderConfig, train_loader
+from jepa.data.stream import train_loader
 from jepa.data.timeline import VideoInfo
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
