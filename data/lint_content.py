@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jepa.data.index import Member
 from jepa.data.lint_findings import Finding
 from jepa.data.lint_shard import Sample, ShardFiles, is_image, is_media, samples_of
+from jepa.data.rows import Member
 from jepa.data.source import Label, SampleInfo
 from jepa.data.tar_walk import TarMember
 from jepa.data.timeline import iterate, probe
-from jepa.data.windows import WindowConfig, require_fit
+from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import DataError
 
 _CHUNK = 1 << 20
@@ -98,7 +98,7 @@ def _check_video(
             info = found
     if checks.window is not None and info is not None and not (row is not None and is_image(row.video.name)):
         try:
-            require_fit([info], checks.window)
+            centre_window(info, checks.window)
         except DataError as error:
             what, _, advice = str(error).removeprefix(f"video {sample.key} ").partition(": ")
             yield Finding("too-short", shard.name, what, sample.key, advice=advice)

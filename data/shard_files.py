@@ -47,6 +47,10 @@ class ShardFiles(Protocol):
     store: Store
     """Reads the tars."""
 
+    def where(self, name: str) -> str:
+        """The manifest, or an index, as messages name it."""
+        ...
+
     def index(self, shard: int) -> Path:
         """The index of a shard, as a file of this machine."""
         ...
@@ -70,18 +74,22 @@ def open_shard_files(folder: str | Path, options: RemoteOptions | None = None) -
 
 
 class LocalShards:
-    """A folder of shards on this machine."""
+    """A folder of shards on this machine. Its tars may lie in another folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self.store: Store = LocalStore(folder)
+        self._tars = folder / self.manifest.tars
+        self.store: Store = LocalStore(self._tars)
+
+    def where(self, name: str) -> str:
+        return str(self.folder / name)
 
     def index(self, shard: int) -> Path:
         return self.folder / self.manifest.shards[shard].index
 
     def tars(self) -> set[str]:
-        return {tar.name for tar in self.folder.glob("[!.]*.tar")}
+        return {tar.name for tar in self._tars.glob("[!.]*.tar")}
 
 
 class RemoteShards:
@@ -107,6 +115,9 @@ class RemoteShards:
             name=name,
             options=options,
         )
+
+    def where(self, name: str) -> str:
+        return self._origin.where(name)
 
     def index(self, shard: int) -> Path:
         path = self._index_path(shard)

@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa.data.decode import Backend
+from jepa.data.fit import require_fit
 from jepa.data.frames import Frames, stored_side
 from jepa.data.order import Order
 from jepa.data.source import Source
 from jepa.data.storage import RemoteOptions
 from jepa.data.transforms import AugmentConfig, augment, centre_crop
-from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
+from jepa.data.windows import WindowConfig, centre_window, random_window, tile_windows
 from jepa.data.workers import Loader, StartMethod
 from jepa.errors import ConfigError
 from jepa.rng import generator
@@ -171,7 +172,7 @@ def train_loader(
         )
     if batch % world_size:
         raise ConfigError(f"loader.batch_size {batch} does not divide among {world_size} processes: use a multiple")
-    require_fit((source.info(index) for index in range(len(source))), window)
+    require_fit(source, window)
     stream = ClipStream(_frames(source, augment.size, loader), source, window, augment, seed)
     steps = range(first_step, last_step)
     return Loader(
