@@ -43,12 +43,16 @@ def _doubtful(source: Source, window: WindowConfig) -> Iterator[int]:
 
 def _surely_fits(entry: ShardEntry, window: WindowConfig) -> bool:
     """Whether all videos of a shard give a clip, as far as its sums tell."""
-    if window.fps is not None:
-        # A varying rate may be below its mean for a while, so a clip and one more frame of it must fit in time.
-        if entry.least_fps <= 0 or entry.least_frames / entry.most_fps < (window.frames + 1) / window.fps:
-            return False
+    # A rate may vary about its mean: a clip and one more of its frames must fit in time.
+    if window.fps is not None and not _lasts(entry, (window.frames + 1) / window.fps):
+        return False
     worst = SampleInfo("", entry.least_frames, entry.most_fps, 1, 1, {}, "")
     return not _problem(worst, window)
+
+
+def _lasts(entry: ShardEntry, seconds: float) -> bool:
+    """Whether all videos of a shard last so long."""
+    return entry.least_fps > 0 and entry.least_frames / entry.most_fps >= seconds
 
 
 def _problem(info: SampleInfo, window: WindowConfig) -> str:

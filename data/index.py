@@ -31,7 +31,7 @@ from jepa.errors import ConfigError, DataError
 
 __all__ = [
     "FORMAT_VERSION", "Manifest", "Member", "PendingFile", "Row", "Rows", "ShardEntry", "atomic", "check_size",
-    "digest_of", "file_digest", "fingerprint_of", "open_rows", "parse_manifest", "read_manifest", "row_at",
+    "digest_of", "entry_of", "file_digest", "fingerprint_of", "open_rows", "parse_manifest", "read_manifest", "row_at",
     "shard_entry", "write_manifest", "write_rows", "writing",
 ]  # fmt: skip
 
@@ -100,17 +100,29 @@ def write_rows(path: Path, rows: Sequence[Row], notes: IndexNotes | None = None)
         writer.write_table(table)
 
 
-def shard_entry(tar: Path, index: Path, rows: Sequence[Row], prefix: str = "") -> ShardEntry:
+def shard_entry(tar: Path, index: Path, rows: Sequence[Row]) -> ShardEntry:
     """What the manifest says of a shard whose tar and index are on disk.
 
     Args:
         rows: of the index; at least one.
+    """
+    return entry_of(tar.name, tar.stat().st_size, index, rows)
+
+
+def entry_of(tar: str, size: int, index: Path, rows: Sequence[Row], prefix: str = "") -> ShardEntry:
+    """What the manifest says of a shard.
+
+    Args:
+        tar: path of the tar from the folder of the tars.
+        size: bytes of the tar.
+        index: the index, on disk.
+        rows: of the index; at least one.
         prefix: of its keys (`IndexNotes.prefix`).
     """
     return ShardEntry(
-        file=tar.name,
+        file=tar,
         count=len(rows),
-        bytes=tar.stat().st_size,
+        bytes=size,
         index=index.name,
         index_bytes=index.stat().st_size,
         digest=digest_of(rows, prefix),

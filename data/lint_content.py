@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from jepa.data.foreign_labels import LABEL_MEMBERS, labels_of
 from jepa.data.lint_findings import Finding
 from jepa.data.lint_shard import Sample, ShardFiles, is_image, is_media, samples_of
 from jepa.data.rows import Member
@@ -66,10 +67,13 @@ def _check(shard: ShardFiles, sample: Sample, descriptor: int, checks: Checks) -
     described, problem = _described(sample, descriptor)
     if problem:
         yield Finding("json", shard.name, problem, sample.key, sample.members["json"].offset)
-    labels = described.get("labels")
-    if sample.row is not None and isinstance(labels, dict) and labels != dict(sample.row.labels):
-        what = "the labels in its json are not those of the index"
-        yield Finding("json", shard.name, what, sample.key, sample.members["json"].offset)
+    elif sample.row is not None and not (damaged & set(LABEL_MEMBERS)):
+        small = {ending: sample.members[ending] for ending in LABEL_MEMBERS if ending in sample.members}
+        labels, _ = labels_of({ending: _read(descriptor, place) for ending, place in small.items()})
+        if small and labels != dict(sample.row.labels):
+            ending = next(iter(small))
+            what = f"the labels in its {ending} are not those of the index"
+            yield Finding("json", shard.name, what, sample.key, small[ending].offset)
     if checks.classes is not None:
         label = _label(sample, described, descriptor, checks.label)
         if label is None or not _is_class(label, checks.classes):

@@ -21,7 +21,7 @@ from jepa.data.index import ShardEntry, digest_of, file_digest
 from jepa.data.lint_findings import Finding, FindingKind
 from jepa.data.rows import IndexNotes, Row, Rows, open_rows
 from jepa.data.shard_guard import sums_problem
-from jepa.data.source import MANIFEST
+from jepa.data.source import MANIFEST, printable
 from jepa.data.tar_walk import TarDamage, TarMember, split_name, unsafe, walk_file
 from jepa.errors import DataError
 
@@ -207,7 +207,8 @@ def _index_against_tar(
                 what = f"the index has {there.size} bytes of {name} at {there.offset}, the tar {here.size} bytes"
                 yield Finding("index", shard.name, what, row.key, here.offset)
     yield from _runs(shard, lacking)
-    unlisted = list(listing.samples.keys() - {row.key for row in rows} - {key for key, _ in notes.skipped})
+    known = {row.key for row in rows} | {key for key, _ in notes.skipped}
+    unlisted = [key for key in listing.samples if printable(key) not in known]
     if unlisted:
         what = f"the tar holds {len(unlisted)} samples that the index does not list, such as {min(unlisted)}"
         yield Finding("count", shard.name, what)

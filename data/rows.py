@@ -11,7 +11,7 @@ what `jepa index` writes for tars of others.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -72,6 +72,8 @@ class IndexNotes:
     """Key and reason of each sample whose labels could not be read."""
     made_of: str = ""
     """Size and time of the tar and the options that the index was made with: what tells whether it still holds."""
+    rows_digest: str = ""
+    """Hash of all rows, so that an index that is found again is known to be whole before a manifest vouches for it."""
 
 
 MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("crc32", pa.uint32())])
@@ -186,12 +188,15 @@ class Rows:
 
     def labels(self, number: int) -> dict[str, Label]:
         """Labels of a sample."""
+        return self._parsed(self._texts["labels"][number], f"row {number}")
+
+    def _parsed(self, text: str, where: str) -> dict[str, Label]:
         try:
-            labels = json.loads(self._texts["labels"][number])
+            labels = json.loads(text)
         except ValueError as error:
-            raise DataError(f"{self.path}, row {number}: damaged, {error}") from None
+            raise DataError(f"{self.path}, {where}: damaged, {error}") from None
         if not isinstance(labels, dict):
-            raise DataError(f"{self.path}, row {number}: damaged, its labels are none")
+            raise DataError(f"{self.path}, {where}: damaged, its labels are none")
         return labels
 
     def info(self, number: int) -> SampleInfo:
@@ -218,9 +223,11 @@ class Rows:
             info.times, info.exact, text["origin_hash"][number],
         )  # fmt: skip
 
-    def label_texts(self) -> set[str]:
-        """All different sets of labels, each as JSON."""
-        return set(self._texts["labels"].array.unique().to_pylist())
+    def label_counts(self) -> Iterator[tuple[dict[str, Label], int]]:
+        """All different sets of labels, with the number of samples that have it."""
+        counts = self._texts["labels"].array.value_counts()
+        for text, count in zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True):
+            yield self._parsed(text, "its labels"), count
 
     def last_content(self) -> int | None:
         """Place of the content behind all others that the index lists; None if it lists none."""
@@ -304,7 +311,8 @@ def _notes(metadata: Mapping[bytes, bytes] | None) -> IndexNotes:
         return IndexNotes()
     content = json.loads(text)
     pairs = {name: tuple((str(key), str(why)) for key, why in content[name]) for name in ("skipped", "doubts")}
-    return IndexNotes(str(content["prefix"]), pairs["skipped"], pairs["doubts"], str(content["made_of"]))
+    made_of, digest = str(content["made_of"]), str(content["rows_digest"])
+    return IndexNotes(str(content["prefix"]), pairs["skipped"], pairs["doubts"], made_of, digest)
 
 
 def _reason(error: BaseException) -> str:

@@ -103,7 +103,7 @@ def _should_be_listed(name: str, rows: Rows) -> bool:
     parts = split_name(name)
     if parts is None:
         return False
-    key = parts[0].encode("utf-8", "replace").decode()  # as it would stand in the index; Arrow takes no surrogates
+    key = printable(parts[0])
     number = pc.index(rows.keys, key).as_py()
     if number < 0:
         return key not in {skipped for skipped, _ in rows.notes.skipped}

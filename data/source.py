@@ -104,15 +104,17 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
 
         chosen = _choose(split_urls(url, remote), split, without_secrets(url))
         return ShardSource(chosen or url, remote)
-    folder = _local(path)
-    if not folder.exists():
-        raise DataError(f"no such file or folder: {folder}")
-    folder = _choose(split_folders(folder), split, str(folder)) or folder
+    root = _local(path)
+    if not root.exists():
+        raise DataError(f"no such file or folder: {root}")
+    folder = _choose(split_folders(root), split, str(root)) or root
     if (folder / MANIFEST).is_file():
         return ShardSource(folder)
     tar = next(iter(sorted(folder.glob("*.tar"))), None) if folder.is_dir() else None
     if tar is not None:
-        raise DataError(f"{tar} has no {MANIFEST} beside it: writing was cut short, or `jepa pack` did not make it")
+        raise DataError(
+            f"{tar} has no {MANIFEST} beside it: writing was cut short, or others made it; then run `jepa index {root}`"
+        )
     return FolderSource(folder)
 
 
