@@ -56,7 +56,8 @@ def tar_at(path: Path) -> ForeignTar:
 
 def index(folder: Path, options: ForeignOptions | None = None) -> Outcome:
     tars = [tar_at(path) for path in sorted(folder.glob("*.tar"))]
-    return index_tars(tars, folder, options or ForeignOptions(), name="theirs")
+    provenance: dict[str, object] = {"made_by": "jepa index"}
+    return index_tars(tars, folder, options or ForeignOptions(), name="theirs", provenance=provenance)
 
 
 def looked(path: Path, wanted: tuple[str, ...] = ()) -> list[Indexed | Skipped]:
