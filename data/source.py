@@ -88,7 +88,7 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
 
     Args:
         split: sub-folder to open where `path` holds splits; `path` itself is opened where it holds none.
-        remote: how a URL is read.
+        remote: how a URL is read; also one at which the tars of a folder lie.
 
     Raises:
         ConfigError: a URL that needs a package which is not installed, or a cache folder that cannot be written.
@@ -109,7 +109,7 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
         raise DataError(f"no such file or folder: {root}")
     folder = _choose(split_folders(root), split, str(root)) or root
     if (folder / MANIFEST).is_file():
-        return ShardSource(folder)
+        return ShardSource(folder, remote)
     tar = next(iter(sorted(folder.glob("*.tar"))), None) if folder.is_dir() else None
     if tar is not None:
         raise DataError(

@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from jepa.data.foreign import ForeignTar
 from jepa.data.foreign_index import ForeignOptions, Outcome, index_tars
+from jepa.data.foreign_tars import TarSet, find_tars
 from jepa.data.index import FORMAT_VERSION, atomic, writing
 from jepa.data.shards import ShardSource
-from jepa.data.source import MANIFEST, SPLITS, printable
-from jepa.data.storage import LocalStore
+from jepa.data.source import MANIFEST
+from jepa.data.storage import local_path, url_of
 from jepa.data.totals import Totals, totals
-from jepa.errors import ConfigError, DataError
+from jepa.errors import ConfigError
 from jepa.logs import get_logger
 from jepa.version import __version__
 
@@ -39,9 +39,9 @@ class Config(ForeignOptions):
     """Which tars to index, and how."""
 
     folder: Path
-    """Folder of tars, or of folders train, val, test with tars."""
+    """Folder of tars, or of folders train, val, test with tars; or a URL like https://host/set/train-{0000..0146}.tar."""
     out: Path | None = None
-    """Folder for indices and manifest; beside the tars when none."""
+    """Folder for indices and manifest; beside the tars when none. Tars behind a URL need one."""
     name: str | None = None
     """Name of the data set; that of the folder when none."""
     workers: int | None = None
@@ -62,40 +62,24 @@ class Config(ForeignOptions):
 
 def run(config: Config) -> int:
     """Index, and say on stdout what is there now."""
-    folder = config.folder.expanduser()
-    parts = find_tars(folder)
-    out = folder if config.out is None else config.out.expanduser()
-    for split in parts:
-        claim(out / split if split else out)
-    outcomes = {split: _index(config, folder, out, split, names) for split, names in parts.items()}
-    places = {split: out / split if split else out for split in parts}
-    sums = totals(ShardSource(place) for place in places.values())
+    sets = find_tars(config.folder)
+    out = _out(config)
+    for split in sets:
+        claim(out / split)
+    outcomes = {split: _index(config, out / split, split, tars) for split, tars in sets.items()}
+    sums = totals(ShardSource(out / split) for split in sets)
     facts = _facts(out, outcomes, sums)
     print(json.dumps(facts, indent=2) if config.json else _sentence(facts, sums))
     return 0
 
 
-def find_tars(folder: Path) -> dict[str, list[str]]:
-    """Split -> names of its tars; the split of a folder without splits is "".
-
-    Raises:
-        DataError: there are none, or some lie beside splits.
-    """
-    if not folder.is_dir():
-        raise DataError(f"no such folder: {printable(folder)}")
-    own = _tars(folder)
-    splits = {split: tars for split in sorted(SPLITS) if (tars := _tars(folder / split))}
-    if own and splits:
-        raise DataError(f"{printable(folder)} holds {own[0]} beside the splits {', '.join(splits)}: move it into one")
-    if not own and not splits:
-        deeper = next(folder.rglob("[!.]*.tar"), None)
-        hint = f"; there is {printable(deeper)}: name its folder" if deeper is not None else ""
-        raise DataError(f"no tars (*.tar, not compressed) in {printable(folder)}{hint}")
-    return {"": own} if own else splits
-
-
-def _tars(folder: Path) -> list[str]:
-    return sorted(tar.name for tar in folder.glob("[!.]*.tar"))
+def _out(config: Config) -> Path:
+    if config.out is not None:
+        return config.out.expanduser()
+    url = url_of(config.folder)
+    if url is not None and not url.startswith("file://"):
+        raise ConfigError("tars behind a URL need a folder for their index: --out DIR")
+    return config.folder.expanduser() if url is None else local_path(url)
 
 
 def claim(out: Path) -> None:
@@ -120,23 +104,17 @@ def claim(out: Path) -> None:
         raise ConfigError(f"{path} is there already, made by {made_by}: the shards are indexed, use them as they are")
 
 
-def _index(config: Config, folder: Path, out: Path, split: str, names: list[str]) -> Outcome:
-    source, place = folder / split, out / split
-    store = LocalStore(source)
-    tars = []
-    for name in names:
-        status = (source / name).stat()
-        tars.append(ForeignTar(store, name, status.st_size, str(status.st_mtime_ns)))
+def _index(config: Config, out: Path, split: str, tars: TarSet) -> Outcome:
     outcome = index_tars(
-        tars,
-        place,
+        tars.tars,
+        out,
         config.options(),
-        name="-".join(filter(None, [config.name or printable(folder.resolve().name), split])),
-        place="" if place.resolve() == source.resolve() else str(source.resolve()),
+        name="-".join(filter(None, [config.name or tars.name, split])),
+        place="" if str(out.resolve()) == tars.place else tars.place,
         provenance={"made_by": MADE_BY, "version": __version__, **asdict(config.options())},
         workers=(os.cpu_count() or 1) if config.workers is None else config.workers,
     )
-    _list_skipped(place / SKIPPED, outcome)
+    _list_skipped(out / SKIPPED, outcome)
     return outcome
 
 
