@@ -1,67 +1,44 @@
-"""The index of a folder of shards: what lies where, so that a tar is random-access and its damage is noticed.
+"""The manifest of a folder of shards: which tars belong to it, and what tells that one of them is not what it was.
 
-Per shard one Arrow IPC file, `shard-000000.arrow` beside `shard-000000.tar`, one row per sample: key, place of the
-video in the tar (offset, size, crc32), facts (frames, fps, height, width, codec, keyframes), labels, origin, and
-the places of the other members. It is memory-mapped, so opening costs the same for a thousand rows or ten million.
+Per shard there is an index (`rows.py`), and for the folder one `manifest.json`: format version, name, the shards with
+their counts, sizes in bytes and sums, hashes of what they hold and of their index files, the names of the labels that
+every sample has, provenance, and a fingerprint over all checksums and facts. It is written last: a folder without it is
+unfinished. A tar that is cut at a member boundary reads as a shorter tar without an error; only the sizes here tell
+(webdataset's own reader cannot know).
 
-For the folder one `manifest.json`: format version, name, the shards with their counts and sizes in bytes, the names of
-the labels that every sample has, provenance, and a fingerprint over all checksums and facts. It is written last:
-a folder without it is unfinished. A tar that is cut at a member boundary reads as a shorter tar without an error;
-only the sizes here tell (webdataset's own reader cannot know).
+The sums (fewest frames, highest rate) let a run decide whether every video gives a clip without reading ten million
+rows. They are held against the rows when a shard is first used.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 
-from jepa.data.source import MANIFEST, Label
+from jepa.data.rows import IndexNotes, Member, Row, Rows, labels_text, open_rows, row_at, table_of
+from jepa.data.source import MANIFEST
+from jepa.data.storage import url_of
 from jepa.errors import ConfigError, DataError
+
+__all__ = [
+    "FORMAT_VERSION", "Manifest", "Member", "PendingFile", "Row", "Rows", "ShardEntry", "atomic", "check_size",
+    "digest_of", "entry_of", "file_digest", "fingerprint_of", "open_rows", "parse_manifest", "read_manifest", "row_at",
+    "shard_entry", "write_manifest", "write_rows", "writing",
+]  # fmt: skip
 
 FORMAT_VERSION = 2
 
-
-@dataclass(frozen=True)
-class Member:
-    """Where a member of a tar lies."""
-
-    name: str
-    """Ending of the member after the sample's key and a dot: mp4, masks.npz."""
-    offset: int
-    """Bytes from the start of the tar to the first byte of the content."""
-    size: int
-    """Bytes."""
-    crc32: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample in the index of its shard."""
-
-    key: str
-    video: Member
-    frames: int
-    fps: float
-    height: int
-    width: int
-    codec: str
-    keyframes: tuple[int, ...]
-    labels: Mapping[str, Label]
-    origin: str
-    extras: tuple[Member, ...]
-    times: tuple[int, ...] = ()
-    """When each frame is shown, in ticks of `timeline.CLOCK` since the first; empty at a steady rate."""
-    exact: bool = False
-    """Every decoder counts the same frames (`timeline.inexact` finds nothing): no look at the packets is needed."""
-    origin_hash: str = ""
-    """BLAKE2b (16 bytes, hexadecimal) of the file the sample was made from; empty if not known."""
+LOOKS_AT_ONCE = 16
+"""Parts of a list of files that are looked at at the same time."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,7 @@ class ShardEntry:
     """One shard in the manifest."""
 
     file: str
-    """Name of the tar."""
+    """Path of the tar from the folder of the tars."""
     count: int
     """Samples."""
     bytes: int
@@ -88,6 +65,10 @@ class ShardEntry:
     """Frames of the shortest sample."""
     most_fps: float
     """Highest frame rate of a sample."""
+    least_fps: float
+    """Lowest frame rate of a sample."""
+    seconds: float
+    """Length of all samples; those without a frame rate count nothing."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +82,10 @@ class Manifest:
     provenance: Mapping[str, object]
     """How the shards were made."""
     fingerprint: str
+    tars: str = ""
+    """Folder or URL of the tars, absolute or from the folder of the manifest; empty if they lie beside it."""
+    left_out: tuple[str, ...] = ()
+    """Tars that lie beside the others and are not part of the data set."""
 
     @property
     def count(self) -> int:
@@ -108,32 +93,11 @@ class Manifest:
         return sum(shard.count for shard in self.shards)
 
 
-MEMBER = pa.struct([("name", pa.string()), ("offset", pa.int64()), ("size", pa.int64()), ("crc32", pa.uint32())])
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("video", MEMBER),
-        ("frames", pa.int32()),
-        ("fps", pa.float64()),
-        ("height", pa.int32()),
-        ("width", pa.int32()),
-        ("codec", pa.string()),
-        ("keyframes", pa.list_(pa.int32())),
-        ("labels", pa.string()),  # JSON: values are text, whole or real numbers
-        ("origin", pa.string()),
-        ("extras", pa.list_(MEMBER)),
-        ("times", pa.list_(pa.int64())),
-        ("exact", pa.bool_()),
-        ("origin_hash", pa.string()),
-    ]
-)
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
+def write_rows(path: Path, rows: Sequence[Row], notes: IndexNotes | None = None) -> None:
     """Write the index of one shard."""
-    records = [{**asdict(row), "labels": _labels_text(row)} for row in rows]
-    with atomic(path) as stream, pa.ipc.new_file(stream, SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
+    table = table_of(rows, notes)
+    with atomic(path) as stream, pa.ipc.new_file(stream, table.schema) as writer:
+        writer.write_table(table)
 
 
 def shard_entry(tar: Path, index: Path, rows: Sequence[Row]) -> ShardEntry:
@@ -142,17 +106,32 @@ def shard_entry(tar: Path, index: Path, rows: Sequence[Row]) -> ShardEntry:
     Args:
         rows: of the index; at least one.
     """
+    return entry_of(tar.name, tar.stat().st_size, index, rows)
+
+
+def entry_of(tar: str, size: int, index: Path, rows: Sequence[Row], prefix: str = "") -> ShardEntry:
+    """What the manifest says of a shard.
+
+    Args:
+        tar: path of the tar from the folder of the tars.
+        size: bytes of the tar.
+        index: the index, on disk.
+        rows: of the index; at least one.
+        prefix: of its keys (`IndexNotes.prefix`).
+    """
     return ShardEntry(
-        file=tar.name,
+        file=tar,
         count=len(rows),
-        bytes=tar.stat().st_size,
+        bytes=size,
         index=index.name,
         index_bytes=index.stat().st_size,
-        digest=digest_of(rows),
+        digest=digest_of(rows, prefix),
         index_digest=file_digest(index),
         frames=sum(row.frames for row in rows),
         least_frames=min(row.frames for row in rows),
         most_fps=max(row.fps for row in rows),
+        least_fps=min(row.fps for row in rows),
+        seconds=sum(row.frames / row.fps for row in rows if row.fps > 0),
     )
 
 
@@ -162,42 +141,14 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
 
 
-def digest_of(rows: Iterable[Row]) -> str:
+def digest_of(rows: Iterable[Row], prefix: str = "") -> str:
     """`ShardEntry.digest` of these samples, in order."""
     digest = blake2b(digest_size=16)
     for row in rows:
-        facts = [row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, row.codec, _labels_text(row)]
-        digest.update(json.dumps([*facts, [(extra.name, extra.crc32) for extra in row.extras]]).encode())
+        facts = [prefix + row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, row.codec]
+        others = [(extra.name, extra.crc32) for extra in row.extras]
+        digest.update(json.dumps([*facts, labels_text(row.labels), others]).encode())
     return digest.hexdigest()
-
-
-def _labels_text(row: Row) -> str:
-    return json.dumps(dict(row.labels), sort_keys=True, ensure_ascii=False)
-
-
-def open_rows(path: Path) -> Any:
-    """The index of one shard as a memory-mapped Arrow table.
-
-    Raises:
-        DataError: it is no index.
-    """
-    try:
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not an index of a shard: {str(error).splitlines()[0]}") from None
-    if not table.schema.equals(SCHEMA):
-        raise DataError(f"{path} is an index of another version: pack the videos again")
-    return table
-
-
-def row_at(table: Any, index: int) -> Row:
-    """One row of a table that `open_rows` returned."""
-    record = table.slice(index, 1).to_pylist()[0]
-    record["video"] = Member(**record["video"])
-    record["extras"] = tuple(Member(**extra) for extra in record["extras"])
-    record["keyframes"], record["times"] = tuple(record["keyframes"]), tuple(record["times"])
-    record["labels"] = json.loads(record["labels"])
-    return Row(**record)
 
 
 def fingerprint_of(shards: Sequence[ShardEntry]) -> str:
@@ -224,15 +175,28 @@ def read_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     manifest = parse_manifest(content, str(path))
-    for shard in manifest.shards:
-        for name, expected in ((shard.file, shard.bytes), (shard.index, shard.index_bytes)):
-            file = folder / name
-            try:
-                size = file.stat().st_size
-            except OSError as error:
-                raise DataError(f"shard {file}: {error.strerror}, but {MANIFEST} lists it") from None
-            check_size(str(file), size, expected)
+    remote = url_of(manifest.tars) is not None
+    checks = [(folder / shard.index, shard.index_bytes) for shard in manifest.shards]
+    if not remote:
+        checks += [(folder / manifest.tars / shard.file, shard.bytes) for shard in manifest.shards]
+    for (file, expected), size in zip(checks, _sizes([file for file, _ in checks]), strict=True):
+        check_size(str(file), size, expected)
     return manifest
+
+
+def _sizes(files: Sequence[Path]) -> Iterator[int]:
+    """The size of each file, asked for several at once: on a network disk each answer takes a millisecond."""
+    parts = [files[first : first + 100] for first in range(0, len(files), 100)]
+    with ThreadPoolExecutor(LOOKS_AT_ONCE) as pool:  # starts no more threads than there are parts
+        for sizes in pool.map(lambda part: [_size(file) for file in part], parts):
+            yield from sizes
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise DataError(f"shard {file}: {error.strerror}, but {MANIFEST} lists it") from None
 
 
 def parse_manifest(text: bytes, where: str) -> Manifest:
@@ -249,14 +213,55 @@ def parse_manifest(text: bytes, where: str) -> Manifest:
         content = json.loads(text)
         version = content.pop("format_version")
         if version != FORMAT_VERSION:
-            raise DataError(f"{where} has format version {version}; this program reads {FORMAT_VERSION}")
-        content["shards"] = tuple(ShardEntry(**shard) for shard in content["shards"])
-        content["label_names"] = tuple(content["label_names"])
+            raise DataError(f"{where} {other_version(version)}")
+        content["shards"] = tuple(_shard(shard) for shard in content["shards"])
+        for name in ("label_names", "left_out"):
+            content[name] = tuple(_name(one) for one in content.get(name, ()))
+        for name in ("name", "fingerprint", "tars"):
+            _typed(name, content.get(name, ""), str)
+        _typed("provenance", content["provenance"], dict)
         return Manifest(**content)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{where} is not a manifest of shards: {error}") from None
+
+
+def other_version(version: object) -> str:
+    """What to do with a manifest of a version that is not read any more, or not yet."""
+    does = f"has format version {version}; this program reads {FORMAT_VERSION}"
+    if version == 1:
+        return f"{does}: run `jepa index` on the folder, which keeps the tars, or pack the videos again"
+    return f"{does}: use the program that wrote it"
+
+
+def _shard(record: Mapping[str, object]) -> ShardEntry:
+    """An entry whose values are what they should be: a reader takes them for names and lengths.
+
+    Raises:
+        ValueError, TypeError: they are not.
+    """
+    for field in fields(ShardEntry):
+        if field.name in record:
+            _typed(field.name, record[field.name], field.type)
+    entry = ShardEntry(**record)  # type: ignore[arg-type]
+    _name(entry.file), _name(entry.index)
+    return entry
+
+
+def _typed(name: str, value: object, kind: Any) -> None:
+    """Raise ValueError unless a value has a type; numbers must not be negative."""
+    right = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+    if not right or (isinstance(value, int | float) and not (math.isfinite(value) and 0 <= value < 2**62)):
+        raise ValueError(f"{name} is {str(value)[:50]!r}")
+
+
+def _name(name: object) -> str:
+    """Raise ValueError unless this can be the name of a file."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ValueError(f"{str(name)[:50]!r} is no name")
+    os.fsencode(name)
+    return name
 
 
 def check_size(where: str, size: int, expected: int) -> None:

@@ -6,27 +6,24 @@ shard keeps all processes busy and the progress moves (`lint_content`). Findings
 samples, whatever the number of processes; a video that kills its process costs that video and not the run.
 """
 
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-from jepa.data.index import FORMAT_VERSION, Manifest, ShardEntry, fingerprint_of
+from jepa.data.index import ShardEntry, fingerprint_of, parse_manifest
 from jepa.data.lint_content import Checks, check_content
 from jepa.data.lint_findings import Finding
-from jepa.data.lint_shard import ShardFiles, Structure, check_structure, hash_of, samples_of
+from jepa.data.lint_shard import Sample, ShardFiles, Structure, check_structure, hash_of, samples_of
+from jepa.data.parts import Part, Parts
 from jepa.data.source import MANIFEST, printable
+from jepa.data.storage import url_of
 from jepa.data.workers import Loader
 from jepa.errors import DataError
 from jepa.logs import progress
-
-PART = 32
-"""Samples that a process looks at in one go."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +71,9 @@ def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: 
     report(_duplicates(shards, structures))
     looked = [s.samples if checks.need_content(shard) else 0 for shard, s in zip(shards, structures, strict=True)]
     with progress(None, "checking samples", sum(looked)) as bar:
-        for count, findings in _contents(_Parts.of(shards, looked, checks), workers):
+        for part, findings in contents(shards, looked, checks).run(workers):
             report(findings)
-            bar.advance(count)
+            bar.advance(len(part))
     return Summary(
         len(shards),
         sum(structure.samples for structure in structures),
@@ -87,28 +84,42 @@ def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: 
     )
 
 
+def _key(sample: Sample) -> str:
+    """The key as the source gives it."""
+    return sample.prefix + sample.key
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What the manifest of a folder says."""
+
+    entries: Mapping[str, ShardEntry] = field(default_factory=dict)
+    """By name of the tar."""
+    left_out: frozenset[str] = frozenset()
+    tars: str = ""
+
+
 def find_shards(root: Path) -> tuple[list[ShardFiles], list[Finding]]:
     """The shards below a folder in the order of their names, and what is wrong with manifests.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, or the tars lie behind a URL.
     """
     if not root.exists():
         raise DataError(f"no such file or folder: {printable(root)}")
     if root.is_file():
-        entries, _ = _entries(root.parent, root.parent)
-        return [_shard(root, root.parent, entries)], []
+        return [_shard(root.parent, root.name, root.parent, _listed(root.parent, root.parent)[0])], []
     shards: list[ShardFiles] = []
     findings: list[Finding] = []
     for folder in _folders(root):
-        tars = {path.name for path in folder.glob("*.tar") if not path.name.startswith(".")}
-        if not tars and not (folder / MANIFEST).is_file():
+        if not (folder / MANIFEST).is_file() and not any(folder.glob("[!.]*.tar")):
             continue
-        entries, problems = _entries(folder, root)
+        listed, problems = _listed(folder, root)
         findings += problems
-        for name in sorted(tars | set(entries)):
-            shards.append(_shard(folder / name, root, entries))
-            if entries and name not in entries:
+        tars = {path.name for path in (folder / listed.tars).glob("[!.]*.tar")}
+        for name in sorted(tars | set(listed.entries)):
+            shards.append(_shard(folder, name, root, listed))
+            if listed.entries and name not in listed.entries and name not in listed.left_out:
                 what = f"{MANIFEST} does not list it: nothing reads it"
                 findings.append(Finding("shard", shards[-1].name, what))
     if not shards and not findings:
@@ -122,38 +133,37 @@ def _folders(root: Path) -> Iterator[Path]:
         yield Path(path)
 
 
-def _shard(tar: Path, root: Path, entries: dict[str, ShardEntry]) -> ShardFiles:
-    entry = entries.get(tar.name)
-    index = tar.with_suffix(".arrow") if entry is None else tar.with_name(entry.index)
-    return ShardFiles(str(tar.relative_to(root)), tar, index if entry or index.exists() else None, entry)
+def _shard(folder: Path, name: str, root: Path, listed: _Listed) -> ShardFiles:
+    tar, entry = folder / listed.tars / name, listed.entries.get(name)
+    index = (folder / name).with_suffix(".arrow") if entry is None else folder / entry.index
+    shown = tar.relative_to(root) if tar.is_relative_to(root) else tar
+    return ShardFiles(str(shown), tar, index if entry or index.exists() else None, entry)
 
 
-def _entries(folder: Path, root: Path) -> tuple[dict[str, ShardEntry], list[Finding]]:
-    """What the manifest lists, by name of the tar. Unlike `read_manifest` this goes on behind the first damage."""
+def _listed(folder: Path, root: Path) -> tuple[_Listed, list[Finding]]:
+    """What the manifest lists. Unlike `read_manifest` this goes on behind the first damage."""
     path = folder / MANIFEST
     name = str(path.relative_to(root))
     if not path.is_file():
         if any(folder.glob("*.arrow")):
-            return {}, [Finding("manifest", name, "there are indices but no manifest: writing was cut short")]
-        return {}, []
+            return _Listed(), [Finding("manifest", name, "there are indices but no manifest: writing was cut short")]
+        return _Listed(), []
     try:
-        content = json.loads(path.read_bytes())
-        version = content.pop("format_version")
-        if version != FORMAT_VERSION:
-            return {}, [Finding("manifest", name, f"format version {version} is not known")]
-        shards = tuple(ShardEntry(**shard) for shard in content["shards"])
-        manifest = Manifest(**{**content, "shards": shards})
+        manifest = parse_manifest(path.read_bytes(), "it")
     except OSError as error:
-        return {}, [Finding("unreadable", name, error.strerror or str(error))]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return {}, [Finding("manifest", name, f"cannot be read as a manifest of shards: {error}")]
+        return _Listed(), [Finding("unreadable", name, error.strerror or str(error))]
+    except DataError as error:
+        return _Listed(), [Finding("manifest", name, str(error))]
+    if url_of(manifest.tars) is not None:
+        raise DataError(f"{path} is about tars behind a URL: lint a copy of them")
     findings = []
-    if manifest.fingerprint != fingerprint_of(shards):
+    if manifest.fingerprint != fingerprint_of(manifest.shards):
         findings.append(Finding("manifest", name, "the fingerprint is not that of the shards it lists"))
-    entries = {shard.file: shard for shard in shards}
-    if len(entries) < len(shards):
-        findings.append(Finding("manifest", name, f"lists {len(shards) - len(entries)} shards twice"))
-    return entries, findings
+    entries = {shard.file: shard for shard in manifest.shards}
+    if len(entries) < len(manifest.shards):
+        twice = len(manifest.shards) - len(entries)
+        findings.append(Finding("manifest", name, f"lists {twice} shards twice"))
+    return _Listed(entries, frozenset(manifest.left_out), manifest.tars), findings
 
 
 def _structure(shards: Sequence[ShardFiles], number: int) -> Structure:
@@ -173,7 +183,7 @@ def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -
                 continue
             pairs: dict[int, list[str]] = {}
             wanted = set(twice.tolist())
-            for key in (sample.key for sample in samples_of(shards[number]) if hash_of(sample.key) in wanted):
+            for key in (key for key in map(_key, samples_of(shards[number])) if hash_of(key) in wanted):
                 pairs.setdefault(first.setdefault(key, number), []).append(key)
             for other, keys in pairs.items():
                 if other != number:
@@ -183,79 +193,18 @@ def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -
     return findings
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A few samples of one shard."""
-
-    shard: ShardFiles
-    first: int
-    end: int
+def contents(shards: Sequence[ShardFiles], samples: Sequence[int], checks: Checks) -> Parts[Finding]:
+    """The check of the first so many samples of each shard."""
+    return Parts.of(partial(_content, shards, checks), partial(_crashed, shards), samples)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """The samples of all shards in parts of `size`, numbered through."""
-
-    shards: tuple[ShardFiles, ...]
-    ends: tuple[int, ...]
-    """Number of the part behind the last one of each shard."""
-    samples: tuple[int, ...]
-    checks: Checks
-
-    @classmethod
-    def of(cls, shards: Sequence[ShardFiles], samples: Sequence[int], checks: Checks) -> "_Parts":
-        """Args: samples: how many of each shard are to be looked at."""
-        return cls(tuple(shards), tuple(accumulate(-(-count // PART) for count in samples)), tuple(samples), checks)
-
-    def __len__(self) -> int:
-        return self.ends[-1] if self.ends else 0
-
-    def part(self, number: int) -> _Part:
-        shard = int(np.searchsorted(self.ends, number, side="right"))
-        place = number - (self.ends[shard - 1] if shard else 0)
-        return _Part(self.shards[shard], place * PART, min((place + 1) * PART, self.samples[shard]))
-
-    def __call__(self, number: int) -> list[Finding]:
-        part = self.part(number)
-        return check_content(part.shard, part.first, part.end, self.checks)
-
-    def alone(self, part: _Part) -> Callable[[int], list[Finding]]:
-        """Number of a sample in its shard -> its findings."""
-        return partial(_one, part.shard, self.checks)
+def _content(shards: Sequence[ShardFiles], checks: Checks, part: Part) -> list[Finding]:
+    return check_content(shards[part.shard], part.first, part.end, checks)
 
 
-def _one(shard: ShardFiles, checks: Checks, number: int) -> list[Finding]:
-    return check_content(shard, number, number + 1, checks)
-
-
-def _contents(parts: _Parts, workers: int) -> Iterator[tuple[int, list[Finding]]]:
-    """(samples, their findings) of each part, in order."""
-    done = 0
-    while done < len(parts):
-        try:
-            for findings in Loader(parts, range(done, len(parts)), workers=min(workers, len(parts) - done)):
-                part = parts.part(done)
-                done += 1
-                yield part.end - part.first, findings
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            # Which part it was is not known: look at the samples of the next one alone, then go on.
-            part = parts.part(done)
-            done += 1
-            yield part.end - part.first, list(_one_by_one(part, parts.alone(part)))
-
-
-def _one_by_one(part: _Part, make: Callable[[int], list[Finding]]) -> Iterator[Finding]:
-    for number in range(part.first, part.end):
-        try:
-            for findings in Loader(make, range(number, number + 1), workers=1):
-                yield from findings
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            key = samples_of(part.shard)[number].key
-            yield Finding("undecodable", part.shard.name, "the decoder crashed on it", key)
+def _crashed(shards: Sequence[ShardFiles], shard: int, number: int) -> list[Finding]:
+    key = samples_of(shards[shard])[number].key
+    return [Finding("undecodable", shards[shard].name, "the decoder crashed on it", key)]
 
 
 def _unchecked(shards: Sequence[ShardFiles], checks: Checks) -> Iterator[str]:

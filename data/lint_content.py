@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from jepa.data.index import Member
+from jepa.data.foreign_labels import LABEL_MEMBERS, labels_of
 from jepa.data.lint_findings import Finding
 from jepa.data.lint_shard import Sample, ShardFiles, is_image, is_media, samples_of
+from jepa.data.rows import Member
 from jepa.data.source import Label, SampleInfo
 from jepa.data.tar_walk import TarMember
 from jepa.data.timeline import iterate, probe
-from jepa.data.windows import WindowConfig, require_fit
+from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import DataError
 
 _CHUNK = 1 << 20
@@ -66,10 +67,13 @@ def _check(shard: ShardFiles, sample: Sample, descriptor: int, checks: Checks) -
     described, problem = _described(sample, descriptor)
     if problem:
         yield Finding("json", shard.name, problem, sample.key, sample.members["json"].offset)
-    labels = described.get("labels")
-    if sample.row is not None and isinstance(labels, dict) and labels != dict(sample.row.labels):
-        what = "the labels in its json are not those of the index"
-        yield Finding("json", shard.name, what, sample.key, sample.members["json"].offset)
+    elif sample.row is not None and not (damaged & set(LABEL_MEMBERS)):
+        small = {ending: sample.members[ending] for ending in LABEL_MEMBERS if ending in sample.members}
+        labels, _ = labels_of({ending: _read(descriptor, place) for ending, place in small.items()})
+        if small and labels != dict(sample.row.labels):
+            ending = next(iter(small))
+            what = f"the labels in its {ending} are not those of the index"
+            yield Finding("json", shard.name, what, sample.key, small[ending].offset)
     if checks.classes is not None:
         label = _label(sample, described, descriptor, checks.label)
         if label is None or not _is_class(label, checks.classes):
@@ -98,7 +102,7 @@ def _check_video(
             info = found
     if checks.window is not None and info is not None and not (row is not None and is_image(row.video.name)):
         try:
-            require_fit([info], checks.window)
+            centre_window(info, checks.window)
         except DataError as error:
             what, _, advice = str(error).removeprefix(f"video {sample.key} ").partition(": ")
             yield Finding("too-short", shard.name, what, sample.key, advice=advice)

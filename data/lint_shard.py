@@ -1,12 +1,13 @@
 """The structure of one shard: its tar walked from header to header, against its index and against the manifest.
 
-What is compared: sizes of the files and counts with `manifest.json`; the digest of the index; every member that the
-index lists with the member that the walk finds at that place. A tar without an index is held to its own rules: no
+What is compared: sizes of the files, counts and sums with `manifest.json`; the hashes of the index; every member that
+the index lists with the member that the walk finds at that place. A tar without an index is held to its own rules: no
 damage, no links, no name twice, a video or an image in every sample, and in all of them a member that nine of ten have.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
@@ -16,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from jepa.data.folder import VIDEO_ENDINGS
-from jepa.data.index import Row, ShardEntry, digest_of, open_rows
+from jepa.data.index import ShardEntry, digest_of, file_digest
 from jepa.data.lint_findings import Finding, FindingKind
-from jepa.data.shard_guard import check_table, sound_row
-from jepa.data.source import MANIFEST
+from jepa.data.rows import IndexNotes, Row, Rows, open_rows
+from jepa.data.shard_guard import sums_problem
+from jepa.data.source import MANIFEST, printable
 from jepa.data.tar_walk import TarDamage, TarMember, split_name, unsafe, walk_file
 from jepa.errors import DataError
 
@@ -61,6 +63,8 @@ class Sample:
     """Ending -> place."""
     row: Row | None
     """What the index says; None without one."""
+    prefix: str = ""
+    """Stands before the key where keys are unique in one tar only."""
 
 
 @dataclass
@@ -81,18 +85,20 @@ def check_structure(shard: ShardFiles) -> Structure:
         findings += listing.findings
     except DataError as error:
         return Structure((Finding("unreadable", shard.name, str(error)),), 0, _hashes([]))
-    rows: list[Row] | None = None
+    rows: Rows | None = None
     if shard.index is not None and shard.index.exists():
         try:
-            rows = _rows(shard.index)
+            rows = open_rows(shard.index)
+            whole = [rows.row(number) for number in range(len(rows))]
         except DataError as error:
             findings.append(Finding("index", shard.name, str(error)))
+            rows = None
     if rows is None:
         findings += _incomplete(shard, listing)
         return Structure(tuple(findings), len(listing.samples), _hashes([]))
-    findings += [*_index_against_manifest(shard, rows), *_index_against_tar(shard, rows, listing)]
-    keys = dict.fromkeys(row.key for row in rows)
-    return Structure(tuple(findings), len(keys), _hashes(keys))
+    findings += [*_index_against_manifest(shard, rows, whole), *_index_against_tar(shard, rows.notes, whole, listing)]
+    keys = dict.fromkeys(row.key for row in whole)
+    return Structure(tuple(findings), len(keys), _hashes(rows.notes.prefix + key for key in keys))
 
 
 @lru_cache(maxsize=1)  # a worker is asked for one part of a shard after the other
@@ -103,16 +109,13 @@ def samples_of(shard: ShardFiles) -> Sequence[Sample]:
         DataError: the tar cannot be read.
     """
     listing = _list(shard)
-    rows: Iterable[Row] | None = None
     if shard.index is not None:
-        try:
-            rows = _rows(shard.index)
-        except DataError:
-            rows = None  # the structure says so
-    if rows is None:
-        return [Sample(key, members, None) for key, members in listing.samples.items()]
-    by_key = {row.key: row for row in rows}
-    return [Sample(key, listing.samples.get(key, {}), row) for key, row in by_key.items()]
+        with suppress(DataError):  # the structure says so
+            rows = open_rows(shard.index)
+            by_key = {row.key: row for row in map(rows.row, range(len(rows)))}
+            prefix = rows.notes.prefix
+            return [Sample(key, listing.samples.get(key, {}), row, prefix) for key, row in by_key.items()]
+    return [Sample(key, members, None) for key, members in listing.samples.items()]
 
 
 def is_image(ending: str) -> bool:
@@ -131,13 +134,6 @@ def hash_of(key: str) -> int:
 
 def _hashes(keys: Iterable[str]) -> np.ndarray:
     return np.array([hash_of(key) for key in keys], np.uint64)
-
-
-def _rows(index: Path) -> list[Row]:
-    """All rows of an index; DataError if it is damaged."""
-    table = open_rows(index)
-    check_table(str(index), table)
-    return [sound_row(str(index), table, number) for number in range(table.num_rows)]
 
 
 def _list(shard: ShardFiles) -> _Listing:
@@ -174,17 +170,23 @@ def _sizes(shard: ShardFiles) -> Iterator[Finding]:
             yield Finding("size", shard.name, f"{path.name} has {size} bytes, {MANIFEST} says {expected}")
 
 
-def _index_against_manifest(shard: ShardFiles, rows: Sequence[Row]) -> Iterator[Finding]:
-    if shard.entry is None:
+def _index_against_manifest(shard: ShardFiles, rows: Rows, whole: Sequence[Row]) -> Iterator[Finding]:
+    if shard.entry is None or shard.index is None:
         return
     if len(rows) != shard.entry.count:
         what = f"the index lists {len(rows)} samples, {MANIFEST} says {shard.entry.count}"
         yield Finding("count", shard.name, what)
-    if digest_of(rows) != shard.entry.digest:
+    if file_digest(shard.index) != shard.entry.index_digest:
+        yield Finding("index", shard.name, f"the index does not have the hash that {MANIFEST} says")
+    elif digest_of(whole, rows.notes.prefix) != shard.entry.digest:
         yield Finding("index", shard.name, f"the facts in the index are not those that {MANIFEST} has the hash of")
+    elif problem := sums_problem(rows, shard.entry):
+        yield Finding("count", shard.name, problem)
 
 
-def _index_against_tar(shard: ShardFiles, rows: Sequence[Row], listing: _Listing) -> Iterator[Finding]:
+def _index_against_tar(
+    shard: ShardFiles, notes: IndexNotes, rows: Sequence[Row], listing: _Listing
+) -> Iterator[Finding]:
     for key, times in Counter(row.key for row in rows).items():
         if times > 1:
             yield Finding("duplicate-key", shard.name, f"the index lists it {times} times", key)
@@ -205,7 +207,8 @@ def _index_against_tar(shard: ShardFiles, rows: Sequence[Row], listing: _Listing
                 what = f"the index has {there.size} bytes of {name} at {there.offset}, the tar {here.size} bytes"
                 yield Finding("index", shard.name, what, row.key, here.offset)
     yield from _runs(shard, lacking)
-    unlisted = list(listing.samples.keys() - {row.key for row in rows})
+    known = {row.key for row in rows} | {key for key, _ in notes.skipped}
+    unlisted = [key for key in listing.samples if printable(key) not in known]
     if unlisted:
         what = f"the tar holds {len(unlisted)} samples that the index does not list, such as {min(unlisted)}"
         yield Finding("count", shard.name, what)

@@ -47,6 +47,10 @@ class ShardFiles(Protocol):
     store: Store
     """Reads the tars."""
 
+    def where(self, name: str) -> str:
+        """The manifest, or an index, as messages name it."""
+        ...
+
     def index(self, shard: int) -> Path:
         """The index of a shard, as a file of this machine."""
         ...
@@ -65,23 +69,33 @@ def open_shard_files(folder: str | Path, options: RemoteOptions | None = None) -
     """
     url = url_of(folder)
     if url is None or url.startswith("file://"):
-        return LocalShards(Path(folder) if url is None else local_path(url))
+        return LocalShards(Path(folder) if url is None else local_path(url), options or RemoteOptions())
     return RemoteShards(url, options or RemoteOptions())
 
 
 class LocalShards:
-    """A folder of shards on this machine."""
+    """A folder of shards on this machine. Its tars may lie in another folder, or behind a URL."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: RemoteOptions) -> None:
         self.folder = folder
         self.manifest = read_manifest(folder)
-        self.store: Store = LocalStore(folder)
+        url = url_of(self.manifest.tars)
+        self._tars = folder / self.manifest.tars if url is None else None
+        self.store: Store = LocalStore(folder / self.manifest.tars)
+        if url is not None:
+            name = blake2b(f"{url}\0{self.manifest.fingerprint}".encode(), digest_size=16).hexdigest()
+            self.store = _in_chunks(open_store(url, options), self.manifest, name, options)
+
+    def where(self, name: str) -> str:
+        return str(self.folder / name)
 
     def index(self, shard: int) -> Path:
         return self.folder / self.manifest.shards[shard].index
 
     def tars(self) -> set[str]:
-        return {tar.name for tar in self.folder.glob("[!.]*.tar")}
+        if self._tars is None:
+            return {shard.file for shard in self.manifest.shards}
+        return {tar.name for tar in self._tars.glob("[!.]*.tar")}
 
 
 class RemoteShards:
@@ -99,14 +113,10 @@ class RemoteShards:
         root = (options.cache or default_cache()) / "remote"
         self._indices = root / "index" / name
         self._fetch_indices(where)
-        bound = int(options.cache_gb * 10**9)
-        self.store: Store = ReadAhead(
-            self._origin,
-            {shard.file: shard.bytes for shard in self.manifest.shards},
-            cache=ShardCache(root / "chunks", bound, options.chunk) if bound else None,
-            name=name,
-            options=options,
-        )
+        self.store: Store = _in_chunks(self._origin, self.manifest, name, options)
+
+    def where(self, name: str) -> str:
+        return self._origin.where(name)
 
     def index(self, shard: int) -> Path:
         path = self._index_path(shard)
@@ -145,6 +155,15 @@ class RemoteShards:
         with atomic(path) as stream:
             for piece in pieces(store, entry.index):
                 stream.write(piece)
+
+
+def _in_chunks(origin: Store, manifest: Manifest, name: str, options: RemoteOptions) -> ReadAhead:
+    """The tars behind a URL, with what was read of them kept under this name."""
+    bound = int(options.cache_gb * 10**9)
+    chunks = (options.cache or default_cache()) / "remote" / "chunks"
+    cache = ShardCache(chunks, bound, options.chunk) if bound else None
+    sizes = {shard.file: shard.bytes for shard in manifest.shards}
+    return ReadAhead(origin, sizes, cache=cache, name=name, options=options)
 
 
 def split_urls(url: str, options: RemoteOptions | None = None) -> Mapping[str, str]:

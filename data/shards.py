@@ -6,17 +6,20 @@ behind a URL (`storage.py`); the index files are on this machine (`shard_files.p
 
 import zlib
 from bisect import bisect_right
+from collections import OrderedDict
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
-from jepa.data.index import Member, Row, open_rows
+from jepa.data.rows import Member, Rows, open_rows
 from jepa.data.shard_files import open_shard_files
-from jepa.data.shard_guard import check_index, check_shards, check_tail, header_problem, sound_row
-from jepa.data.source import SampleInfo
+from jepa.data.shard_guard import check_index, check_shards, check_tail, header_problem
+from jepa.data.source import SampleInfo, printable
 from jepa.data.storage import RemoteOptions, StoreError
 from jepa.data.tar_walk import BLOCK
 from jepa.errors import DataError, SampleError
+
+OPEN_INDICES = 128
+"""Indices that a process keeps open: a run reads from a few dozen shards at a time, whatever their number."""
 
 
 class ShardSource:
@@ -41,21 +44,25 @@ class ShardSource:
         self.fingerprint = self.manifest.fingerprint
         self.runs: tuple[int, ...] = tuple(shard.count for shard in self.manifest.shards)
         self._ends = list(accumulate(self.runs))
-        self._tables: dict[int, Any] = {}
+        self._open: OrderedDict[int, Rows] = OrderedDict()
+        """Indices, the one that was used last at the end."""
         self._checked: set[int] = set()
-        """Shards whose end has been looked at."""
+        """Shards whose index and end of tar have been held against the manifest."""
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_tables": {}}
+        return {**self.__dict__, "_open": OrderedDict()}
 
     def info(self, index: int) -> SampleInfo:
-        row = self._row(index)[1]
-        return SampleInfo(
-            row.key, row.frames, row.fps, row.height, row.width, row.labels, row.origin, row.times, row.exact
-        )
+        """Facts of one sample.
+
+        Raises:
+            DataError: the index of its shard is damaged, or not the one that the manifest is of.
+        """
+        _, rows, number = self._row(index)
+        return rows.info(number)
 
     def read(self, index: int) -> bytes:
         """The encoded video, checked against its checksum.
@@ -64,8 +71,8 @@ class ShardSource:
             SampleError: its bytes are damaged; names shard and sample.
             DataError: the shard is gone, cut off or not the one that the index is of.
         """
-        shard, row = self._row(index)
-        return self._read(shard, row, row.video)
+        shard, rows, number = self._row(index)
+        return self._read(shard, rows, number, rows.video(number))
 
     def place(self, index: int) -> str:
         """The shard that the sample lies in, for messages."""
@@ -73,40 +80,52 @@ class ShardSource:
 
     def extra(self, index: int, name: str) -> bytes:
         """A further member of the sample, checked like the video. Raises KeyError if there is none of that name."""
-        shard, row = self._row(index)
-        return self._read(shard, row, {member.name: member for member in row.extras}[name])
+        shard, rows, number = self._row(index)
+        return self._read(shard, rows, number, {member.name: member for member in rows.extras(number)}[name])
 
-    def _row(self, index: int) -> tuple[int, Row]:
-        """Number of the shard and row of a sample."""
+    def rows(self, shard: int) -> Rows:
+        """The index of a shard.
+
+        Raises:
+            DataError: it is damaged, or not the one that the manifest is of.
+        """
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        entry = self.manifest.shards[shard]
+        rows = open_rows(self._files.index(shard), entry.index_digest)
+        if shard not in self._checked:
+            check_index(self._files.where(entry.index), rows, entry)
+        self._open[shard] = rows
+        if len(self._open) > OPEN_INDICES:
+            self._open.popitem(last=False)
+        return rows
+
+    def _row(self, index: int) -> tuple[int, Rows, int]:
+        """Number of the shard of a sample, the index of that shard, and the row there."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of a source of {len(self)}")
         shard = bisect_right(self._ends, index)
-        entry = self.manifest.shards[shard]
-        if shard not in self._tables:
-            table = open_rows(self._files.index(shard))
-            check_index(self._store.where(entry.index), table, entry)
-            self._tables[shard] = table
-        number = index - self._ends[shard] + entry.count
-        return shard, sound_row(self._store.where(entry.index), self._tables[shard], number)
+        return shard, self.rows(shard), index - self._ends[shard] + self.runs[shard]
 
-    def _read(self, shard: int, row: Row, member: Member) -> bytes:
-        entry = self.manifest.shards[shard]
-        sample = f"shard {self._store.where(entry.file)}, sample {row.key}"
+    def _read(self, shard: int, rows: Rows, number: int, member: Member) -> bytes:
+        entry, key = self.manifest.shards[shard], rows.key(number)
+        sample = f"shard {self._store.where(entry.file)}, sample {printable(key)}"
         if not BLOCK <= member.offset <= member.offset + member.size <= entry.bytes:
             raise DataError(f"{sample}: the index places {member.name} outside of it")
         # The header before the content comes along: where it is damaged, others read fewer samples from this tar.
         place = entry.file, member.offset - BLOCK, BLOCK + member.size
         try:
             if shard not in self._checked:
-                check_tail(self._store, entry, self._tables[shard])
+                check_tail(self._store, entry, rows)
                 self._checked.add(shard)
             block = self._store.read(*place)
-            problem = _problem(block, row.key, member)
+            problem = _problem(block, key, member)
             if problem and self._store.forget(*place):  # what a cache kept of it may be wrong, and the file right
                 block = self._store.read(*place)
-                problem = _problem(block, row.key, member)
+                problem = _problem(block, key, member)
         except StoreError as error:
-            raise DataError(f"shard {error.where}, sample {row.key}: {error.reason}") from None
+            raise DataError(f"shard {error.where}, sample {printable(key)}: {error.reason}") from None
         if problem:
             raise SampleError(f"{sample}: {problem}")
         return block[BLOCK:]

@@ -91,7 +91,7 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
 
     Args:
         split: sub-folder to open where `path` holds splits; `path` itself is opened where it holds none.
-        remote: how a URL is read.
+        remote: how a URL is read; also one at which the tars of a folder lie.
 
     Raises:
         ConfigError: a URL that needs a package which is not installed, a cache folder that cannot be written, or a
@@ -108,17 +108,19 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
 
         chosen = _choose(split_urls(url, remote), split, without_secrets(url))
         return ShardSource(chosen or url, remote)
-    folder = _local(path)
-    if not folder.exists():
-        raise DataError(f"no such file or folder: {folder}")
-    if folder.suffix.lower() in MIXTURE_ENDINGS and folder.is_file():
-        raise ConfigError(f"{folder} describes a mixture: one data set is wanted here, such as one of its sources")
-    folder = _choose(split_folders(folder), split, str(folder)) or folder
+    root = _local(path)
+    if not root.exists():
+        raise DataError(f"no such file or folder: {root}")
+    if root.suffix.lower() in MIXTURE_ENDINGS and root.is_file():
+        raise ConfigError(f"{root} describes a mixture: one data set is wanted here, such as one of its sources")
+    folder = _choose(split_folders(root), split, str(root)) or root
     if (folder / MANIFEST).is_file():
-        return ShardSource(folder)
+        return ShardSource(folder, remote)
     tar = next(iter(sorted(folder.glob("*.tar"))), None) if folder.is_dir() else None
     if tar is not None:
-        raise DataError(f"{tar} has no {MANIFEST} beside it: writing was cut short, or `jepa pack` did not make it")
+        raise DataError(
+            f"{tar} has no {MANIFEST} beside it: writing was cut short, or others made it; then run `jepa index {root}`"
+        )
     return FolderSource(folder)
 
 

@@ -11,6 +11,7 @@ Connections belong to the process that opened them; a forked one opens its own.
 import io
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from jepa.errors import ConfigError, DataError
 
 PIECE = 8 * 2**20
 """Bytes that are asked for at once where a whole file is read."""
+
+OPEN_FILES = 128
+"""Files of a folder that a process keeps open: systems allow a thousand, data sets have ten thousand."""
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 _WITHOUT_HOST = frozenset({"file", "local"})
@@ -111,14 +115,14 @@ def open_store(url: str | Path, options: RemoteOptions | None = None) -> Store:
 
 
 class LocalStore:
-    """A folder of this machine. Files are opened when first read and stay open."""
+    """A folder of this machine. The files read last stay open. Not for several threads at once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files: dict[str, int] = {}
+        self._files: OrderedDict[str, int] = OrderedDict()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_files": OrderedDict()}
 
     def __del__(self) -> None:
         for descriptor in getattr(self, "_files", {}).values():
@@ -138,9 +142,7 @@ class LocalStore:
 
     def read(self, path: str, offset: int, size: int) -> bytes:
         try:
-            if path not in self._files:
-                self._files[path] = os.open(self.folder / path, os.O_RDONLY | os.O_CLOEXEC)
-            content = _read_at(self._files[path], offset, size)
+            content = _read_at(self._descriptor(path), offset, size)
         except OSError as error:
             raise self._failure(path, error) from None
         if len(content) != size:
@@ -155,6 +157,15 @@ class LocalStore:
 
     def forget(self, path: str, offset: int, size: int) -> bool:
         return False
+
+    def _descriptor(self, path: str) -> int:
+        if path in self._files:
+            self._files.move_to_end(path)
+            return self._files[path]
+        self._files[path] = descriptor = os.open(self.folder / path, os.O_RDONLY | os.O_CLOEXEC)
+        if len(self._files) > OPEN_FILES:
+            os.close(self._files.popitem(last=False)[1])
+        return descriptor
 
     def _failure(self, path: str, error: OSError) -> StoreError:
         kind = MissingError if isinstance(error, FileNotFoundError | PermissionError) else StoreError

@@ -9,7 +9,7 @@ A video shorter than the span is an error unless the user asks for padding: offi
 silently, and a data set of still endings teaches exactly that.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -49,23 +49,6 @@ class WindowConfig:
                 without a frame rate, and no padding.
         """
         return cls(frames, int(clip.get("stride", 1)), clip.get("fps"), clip.get("short", "error"))
-
-
-def require_fit(infos: Iterable[SampleInfo], config: WindowConfig) -> None:
-    """Check that every video gives a clip: a run shall not end in its third hour at the first short one it meets.
-
-    Raises:
-        DataError: some are too short and `short` is "error"; says how many, and which is the first.
-    """
-    first, failed, count = "", 0, 0
-    for count, info in enumerate(infos, start=1):  # noqa: B007  # the last number is the count
-        try:
-            _fit(info, config)
-        except DataError as error:
-            first, failed = first or str(error), failed + 1
-    if failed:
-        many = f"{failed} of {count} videos give no clip; the first: " if failed > 1 else ""
-        raise DataError(f"{many}{first}")
 
 
 def random_window(info: SampleInfo, config: WindowConfig, rng: np.random.Generator) -> tuple[int, ...]:

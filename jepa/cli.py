@@ -30,6 +30,7 @@ VERBS = {
     "doctor": "Versions, devices, decoders, disk, speed; what is missing and which extra brings it",
     "synth": "Simulate and render a synthetic physics data set as shards of real video files",
     "pack": "Turn videos into shards: small, quick to decode, checked",
+    "index": "Make webdataset tars of others usable as they are: an index beside each, and a manifest",
     "lint": "Find damage in shards: cut, overwritten, changed, duplicate, missing, undecodable",
     "inspect": "Show what a data set holds: samples, histograms, a contact sheet",
     "order": "Print which clips a run consumes, from any position, without decoding",

@@ -7,9 +7,14 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jepa.data.decode import VideoInfo
+from jepa.data.index import file_digest, write_rows
+from jepa.data.rows import IndexNotes, Member, Row, open_rows, row_at
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.shards import ShardSource
 from jepa.errors import ConfigError, DataError
@@ -93,6 +98,65 @@ def test_an_open_source_travels_to_other_processes(tmp_path: Path, method: str) 
         assert pool.apply(read_all, (source,)) == expected
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="this system does not list open files")
+def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jepa.data.shards.OPEN_INDICES", 2)
+    monkeypatch.setattr("jepa.data.storage.OPEN_FILES", 2)
+    source, before = write(tmp_path), open_files()
+    for number in (0, 3, 6, 1, 4, 6, 0):
+        assert source.read(number) == video(number)
+        assert source.info(number).key == f"{number:06d}"
+    assert open_files() - before <= 4  # two tars, two indices
+
+
+@given(st.data())
+def test_an_index_gives_the_rows_that_were_written(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Also those with empty lists, long times and any text."""
+    text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+    numbers = st.lists(st.integers(0, 2**31 - 1), max_size=4).map(tuple)
+    members = st.builds(Member, text, st.integers(0, 2**62), st.integers(0, 2**62), st.integers(0, 2**32 - 1))
+    labels = st.dictionaries(text, st.one_of(text, st.integers(-9, 9), st.floats(-1, 1)), max_size=2)
+    small = st.integers(0, 2**31 - 1)
+    row = st.builds(
+        Row, text, members, small, st.floats(0, 99), small, small, text, numbers, labels, text,
+        st.lists(members, max_size=2).map(tuple), numbers, st.booleans(), text,
+    )  # fmt: skip
+    rows = data.draw(st.lists(row, max_size=4))
+    notes = data.draw(st.one_of(st.none(), st.builds(IndexNotes, text, st.just((("a", "b"),)))))
+    path = tmp_path_factory.mktemp("index") / "a.arrow"
+    write_rows(path, rows, notes)
+    found = open_rows(path, file_digest(path))
+    assert [found.row(number) for number in range(len(found))] == rows == [row_at(found, n) for n in range(len(rows))]
+    assert found.notes == (notes or IndexNotes())
+    places = [member.offset for row in rows for member in (row.video, *row.extras)]
+    assert found.last_content() == max(places, default=None)
+    for number, one in enumerate(rows):
+        info = found.info(number)
+        assert (info.key, info.times, info.labels) == (found.notes.prefix + one.key, one.times, one.labels)
+
+
+def test_an_index_with_holes_is_refused(tmp_path: Path) -> None:
+    """Nothing writes one, but Arrow would read it."""
+    source = write(tmp_path)
+    path = tmp_path / "shard-000001.arrow"
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    holes = pa.array([None] * 3, pa.string())
+    for name in ("key", "labels"):
+        damaged = table.set_column(table.schema.get_field_index(name), name, holes)
+        with path.open("wb") as stream, pa.ipc.new_file(stream, damaged.schema) as writer:
+            writer.write_table(damaged)
+        with pytest.raises(DataError, match=r"shard-000001\.arrow is damaged: a column has holes"):
+            open_rows(path)
+    with pytest.raises(DataError, match=r"shard-000001\.arrow is damaged or another one"):
+        source.info(3)
+
+
 def cut(file: Path) -> None:
     """Drop the last sample and the padding: a valid, shorter tar (which webdataset reads without complaint)."""
     with tarfile.open(file) as archive:
@@ -116,6 +180,10 @@ def flip(file: Path) -> None:
         (lambda file: file.with_suffix(".arrow").write_bytes(b"x"), r"shard-000001\.arrow has 1 bytes"),
         (lambda file: (file.parent / "manifest.json").write_text("{}"), "is not a manifest"),
         (lambda file: (file.parent / "manifest.json").write_text('{"format_version": 99}'), "format version 99"),
+        (
+            lambda file: (file.parent / "manifest.json").write_text('{"format_version": 1}'),
+            r"version 1; this program reads 2: run `jepa index` on the folder, which keeps the tars, or pack",
+        ),
     ],
 )
 def test_damage_is_named_when_the_source_is_opened(tmp_path: Path, damage: object, message: str) -> None:

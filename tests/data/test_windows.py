@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa.data.source import SampleInfo
-from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
+from jepa.data.windows import WindowConfig, centre_window, random_window, tile_windows
 from jepa.errors import ConfigError, DataError
 
 
@@ -96,13 +95,3 @@ def test_repeat_pads_with_the_last_frame() -> None:
 def test_settings_out_of_range(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"clip.{next(iter(values))} is .* positive"):
         WindowConfig(**values)
-
-
-def test_short_videos_are_found_before_a_run() -> None:
-    config = WindowConfig(frames=4, stride=3)  # spans 10 frames
-    require_fit(map(video, (10, 11, 300)), config)
-    require_fit(map(video, (10, 9)), replace(config, short="repeat"))
-    with pytest.raises(DataError, match=r"^video cat has 9 frames, a clip .* needs 10"):
-        require_fit(map(video, (10, 9, 20)), config)
-    with pytest.raises(DataError, match=r"^2 of 3 videos give no clip; the first: video cat has 8 frames"):
-        require_fit(map(video, (10, 8, 9)), config)
