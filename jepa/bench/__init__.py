@@ -1,0 +1,1 @@
+"""What things cost here, beside what they could cost: the loader beside bare decoders and the official loader."""
