@@ -61,7 +61,7 @@ def _pyav(video: bytes, frames: Sequence[int]) -> Read:
 
     def read() -> np.ndarray:
         found = {}
-        with av.open(io.BytesIO(video)) as container:
+        with av.open(io.BytesIO(video), "r") as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             container.seek(times[0], stream=stream)

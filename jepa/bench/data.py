@@ -1,10 +1,10 @@
 """The loader beside bare decoders and the official loader, on the same videos, in one run.
 
 Rows of a group read the same files. `reading` is the reader alone: bytes by offset, checksum, no decoding. `bare NAME`
-is the decoder alone (`bare.py`). `loader NAME` is everything that training does in the same process with that decoder, and
-`loader, N workers` the same in worker processes; `official` as in `official.py`. Where a bare decoder returns frames as they
-are in the file, the loader also reads and checks the file, shrinks the frames, crops, resizes, mirrors, stacks them by
-channel and draws the masks of the step: what it reaches of the bare decoder is what all of that leaves.
+is the decoder alone (`bare.py`). `loader NAME` is everything that training does in the same process with that decoder,
+and `loader, N workers` the same in worker processes; `official` as in `official.py`. Where a bare decoder returns
+frames as they are in the file, the loader also reads and checks the file, shrinks the frames, crops, resizes, mirrors,
+stacks them by channel and draws the masks of the step: what it reaches of the bare decoder is what all of that leaves.
 """
 
 import os
@@ -114,7 +114,9 @@ def _ours(material: Material, clips: Sequence[Drawn], work: Work, workers: int) 
     return found
 
 
-def _figure(contender: Contender, laps: list[Lap], contenders: Sequence[Contender], all_laps: list[list[Lap]]) -> Figure:
+def _figure(
+    contender: Contender, laps: list[Lap], contenders: Sequence[Contender], all_laps: list[list[Lap]]
+) -> Figure:
     by_name = {(other.group, other.name): found for other, found in zip(contenders, all_laps, strict=True)}
     bare = by_name.get((contender.group, contender.bare or ""))
     official = by_name.get((UNPACKED, "official")) or by_name.get((contender.group, "official"))

@@ -15,12 +15,13 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from jepa.data.pack import PackConfig, pack_video
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.shards import ShardSource
-from jepa.data.source import Source, open_source
+from jepa.data.source import SampleInfo, Source, open_source
 from jepa.errors import DataError
 from jepa.logs import get_logger, progress
 from jepa.rng import generator
@@ -37,7 +38,7 @@ class FilmConfig:
     """Films that are made."""
 
     count: int = 6
-    frames: int = 240
+    frames: int = 150
     height: int = 720
     width: int = 1280
     rate: int = 30
@@ -55,54 +56,62 @@ class Material:
     """The same videos as plain files, in the order of the source."""
 
 
-def prepare(data: Path | None, seed: int, folder: Path, films: FilmConfig | None = None) -> list[Material]:
+def prepare(
+    data: Path | None, seed: int, folder: Path, least_frames: int, films: FilmConfig | None = None
+) -> list[Material]:
     """The videos of `data`, or films made for the purpose: unpacked, and packed. Of shards there is one kind only.
+
+    Videos that decoders read differently, or that are too short, are left out with a warning.
 
     Args:
         folder: an empty one; what is made lies there.
+        least_frames: that a clip spans.
 
     Raises:
-        DataError: there are no videos, or none that every decoder reads alike.
+        DataError: there are no videos that can be used, or shards with some that cannot.
     """
     if data is None:
-        made = make_films(folder / "films", films or FilmConfig(), seed)
-        return _both(open_source(folder / "films", None), made, folder)
+        films = films or FilmConfig(frames=max(FilmConfig.frames, least_frames))
+        return _both(make_films(folder / "films", films, seed), "films", folder)
     source = open_source(data)
-    good = [index for index in range(len(source)) if source.info(index).exact]
-    if not good:
-        raise DataError(f"{data}: no video that every decoder reads alike (H.264 and the like, with clean timestamps)")
+    reasons = [_reason(source.info(index), least_frames) for index in range(len(source))]
+    bad = [f"{source.info(index).key}: {reason}" for index, reason in enumerate(reasons) if reason]
+    if len(bad) == len(source) or (bad and isinstance(source, ShardSource)):
+        raise DataError(f"{data}: {len(bad)} of {len(source)} videos cannot be used; the first: {bad[0]}")
     if isinstance(source, ShardSource):
-        if len(good) < len(source):
-            bad = next(index for index in range(len(source)) if index not in set(good))
-            raise DataError(f"{data}: decoders do not read {source.info(bad).key} alike, so they cannot be compared")
-        return [Material(PACKED, source, _as_files(source, folder / "packed-files"))]
-    if len(good) < len(source):
-        left = len(source) - len(good)
-        log.warning("%d of %d videos are left out: not every decoder reads them alike", left, len(source))
-    return _both(source, _as_files(source, folder / "files", good), folder)
+        return [Material(PACKED, source, _as_files(source, range(len(source)), folder / "packed-files"))]
+    if bad:
+        log.warning("%d of %d videos are left out; the first: %s", len(bad), len(source), bad[0])
+    good = [index for index, reason in enumerate(reasons) if not reason]
+    return _both(_as_files(source, good, folder / "files"), source.name, folder)
 
 
-def _both(source: Source, files: Sequence[Path], folder: Path) -> list[Material]:
-    unpacked = open_source(files[0].parent, None)
-    shards = folder / "shards"
-    with ShardWriter(shards, name=source.name) as writer:
+def _reason(info: SampleInfo, least_frames: int) -> str | None:
+    """Why a video cannot be used, if it cannot."""
+    if not info.exact:
+        return "decoders read it differently (they are compared on H.264 and the like, with clean timestamps)"
+    if info.frames < least_frames:
+        return f"{info.frames} frames, a clip spans {least_frames}: lower --frames or --stride"
+    return None
+
+
+def _both(files: Sequence[Path], name: str, folder: Path) -> list[Material]:
+    unpacked, shards = open_source(files[0].parent, None), folder / "shards"
+    with ShardWriter(shards, name=name) as writer:
         for number, file in enumerate(progress(files, "packing")):
             packed = pack_video(file, PackConfig())
             writer.write(f"{number:06d}", packed.video, packed.info, {})
-    packed_source = open_source(shards, None)
-    return [
-        Material(UNPACKED, unpacked, tuple(files)),
-        Material(PACKED, packed_source, _as_files(packed_source, folder / "packed-files")),
-    ]
+    source = open_source(shards, None)
+    packed_files = _as_files(source, range(len(source)), folder / "packed-files")
+    return [Material(UNPACKED, unpacked, tuple(files)), Material(PACKED, source, packed_files)]
 
 
-def _as_files(source: Source, folder: Path, indices: Sequence[int] | None = None) -> tuple[Path, ...]:
-    """The videos of a source as files, named by number: other loaders know no shards, and stumble over blanks."""
+def _as_files(source: Source, indices: Sequence[int], folder: Path) -> tuple[Path, ...]:
+    """Videos of a source as files, named by number: other loaders know no shards, and stumble over blanks in names."""
     folder.mkdir()
-    files = []
-    for number, index in enumerate(range(len(source)) if indices is None else indices):
-        files.append(folder / f"{number:06d}.mp4")
-        files[-1].write_bytes(source.read(index))
+    files = [folder / f"{number:06d}.mp4" for number in range(len(indices))]
+    for file, index in zip(files, indices, strict=True):
+        file.write_bytes(source.read(index))
     return tuple(files)
 
 
@@ -124,12 +133,15 @@ def _write_film(file: Path, config: FilmConfig, rng: np.random.Generator) -> Non
         stream.options = {
             "preset": "veryfast",
             "crf": str(config.crf),
-            "x264-params": f"keyint={config.keyframe_interval}:threads=1",
+            # Looking ahead, x264 makes other bytes of the same pictures each time.
+            "x264-params": f"keyint={config.keyframe_interval}:threads=1:rc-lookahead=0:sync-lookahead=0",
         }
-        world = _world(config, rng)
+        world, converter = _world(config, rng), VideoReformatter()
         for number in range(config.frames):
             frame_HWC = _picture(world, config, number / config.rate, rng)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
+            picture = converter.reformat(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24"), format="yuv420p")
+            picture.pts, picture.time_base = number, Fraction(1, config.rate)
+            container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
 
 
@@ -137,9 +149,10 @@ def _write_film(file: Path, config: FilmConfig, rng: np.random.Generator) -> Non
 class _Patch:
     """A disc of another texture that swings across the world."""
 
-    texture_HWC: np.ndarray
-    disc_HW1: np.ndarray
-    """Where it is not transparent."""
+    texture: np.ndarray
+    """uint8 (H, W, 3)."""
+    disc: np.ndarray
+    """bool (H, W, 1): where it is not transparent."""
     radius: int
     centre: np.ndarray
     reach: np.ndarray
@@ -152,10 +165,11 @@ class _Patch:
 class _World:
     """What is filmed."""
 
-    texture_HWC: np.ndarray
+    texture: np.ndarray
+    """uint8 (H, W, 3)."""
     patches: tuple[_Patch, ...]
-    noise_HW1: np.ndarray
-    """Standard normal, larger than a picture: each takes another part of it."""
+    noise: np.ndarray
+    """(H, W, 1), standard normal, larger than a picture: each takes another part of it."""
 
 
 def _world(config: FilmConfig, rng: np.random.Generator) -> _World:
@@ -185,11 +199,11 @@ def _texture(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 def _picture(world: _World, config: FilmConfig, seconds: float, rng: np.random.Generator) -> np.ndarray:
     """What the camera sees: it pans along a curve and breathes in and out, by parts of pixels."""
-    scene = world.texture_HWC.copy()
+    scene = world.texture.copy()
     for patch in world.patches:
         x, y = (patch.centre + patch.reach * np.sin(patch.speed * seconds)).astype(int)
         place = scene[y - patch.radius : y + patch.radius, x - patch.radius : x + patch.radius]
-        np.copyto(place, patch.texture_HWC, where=patch.disc_HW1)
+        np.copyto(place, patch.texture, where=patch.disc)
     zoom, room = 1 + 0.05 * np.sin(0.7 * seconds), np.array(scene.shape[1::-1])
     spare = room - zoom * np.array([config.width, config.height])
     left, top = spare * (0.5 + 0.4 * np.sin(np.array([0.31, 0.23]) * seconds))
@@ -197,5 +211,5 @@ def _picture(world: _World, config: FilmConfig, seconds: float, rng: np.random.G
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     picture_HWC = cv2.warpAffine(scene, view, (config.width, config.height), flags=flags)
     column, row = rng.integers(room - np.array([config.width, config.height]))
-    noise_HW1 = world.noise_HW1[row : row + config.height, column : column + config.width]
+    noise_HW1 = world.noise[row : row + config.height, column : column + config.width]
     return np.clip(picture_HWC + SENSOR_NOISE * noise_HW1, 0, 255).astype(np.uint8)

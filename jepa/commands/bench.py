@@ -1,6 +1,6 @@
-"""Measures, beside something to compare with. `jepa bench data`: the loader beside bare decoders, the reader alone and (with
-the extra `bench`) the official loader, on the same videos, unpacked and packed. `jepa bench manifest`: opening and
-reading a data set of ten million samples. Figures are those of this machine; what they mean is in docs/benchmarks.md.
+"""Measures, beside something to compare with. `jepa bench data`: the loader beside bare decoders, the reader alone and
+(with the extra `bench`) the official loader, on the same videos, unpacked and packed. `jepa bench manifest`: opening
+and reading a data set of ten million samples. Figures are those of this machine; docs/benchmarks.md tells their limits.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jepa.errors import ConfigError
 
 SUMMARY = "Measure the loader beside bare decoders and the official loader, or a manifest of ten million samples"
-EXAMPLE = "jepa bench data --clips 48"
+EXAMPLE = "jepa bench data --clips 24"
 POSITIONAL = ("what",)
 
 
@@ -25,7 +25,7 @@ class Config:
     """What to measure: data (the loader), manifest (the index of a large data set)."""
     data: Path | None = None
     """Videos (a folder, packed for the occasion, or shards); none: films of 1280x720 are made, in a minute or two."""
-    clips: int = 48
+    clips: int = 24
     """Clips that each row reads in a round."""
     rounds: int = 5
     """Rounds, after one that is not counted; every row once in each."""
@@ -79,7 +79,7 @@ def _data(config: Config, folder: Path) -> Any:
     window = WindowConfig(config.frames, config.stride)
     batch = batch_size(config.clips, config.clips)
     _ = Work(window, config.size, batch, 0, 1, config.seed).grid  # raises before the films are made
-    materials = prepare(config.data, config.seed, folder)
+    materials = prepare(config.data, config.seed, folder, least_frames=(config.frames - 1) * config.stride + 1)
     batch = batch_size(config.clips, min(len(material.source) for material in materials))
     work = Work(window, config.size, batch, 2 * config.workers, config.clips // batch, config.seed)
     return measure(materials, work, config.workers, config.rounds, folder)
@@ -102,8 +102,8 @@ def _tables(report: Any, config: Config) -> str:
     lines = [f"{name}: {text}" for name, text in report.material.items()]
     lines += [", ".join(f"{name} {value}" for name, value in report.machine.items())]
     lines += [
-        f"{config.clips} clips of {config.frames} frames, every {config.stride}th, to {config.size}x{config.size}; median "
-        f"(lowest to highest) of {config.rounds} rounds; files in the page cache; seed {config.seed}"
+        f"{config.clips} clips of {config.frames} frames at stride {config.stride}, to {config.size}x{config.size}; "
+        f"median (lowest to highest) of {config.rounds} rounds; files in the page cache; seed {config.seed}"
     ]
     return "\n".join([*table(rows), "", *lines, *report.notes])
 

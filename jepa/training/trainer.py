@@ -116,7 +116,7 @@ def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accele
         max_steps=config.last_step,
         max_epochs=-1,
         callbacks=[
-            MetricsLog(metrics),
+            MetricsLog(metrics, clips),
             ShowProgress(config.last_step),
             SaveState(folder, stop, every=config.run.checkpoint_every, last_step=config.last_step),
         ],
