@@ -89,10 +89,12 @@ def ratio(laps: Sequence[Lap], others: Sequence[Lap]) -> Spread:
 
 def timed(work: Callable[[], object], clips: int) -> Lap:
     """The lap of a piece of work that yields so many clips."""
-    start, used = time.perf_counter(), core_seconds()
+    others = seconds_below()
+    used, started = time.process_time(), time.perf_counter()
     work()
-    # Processor time is counted in ticks where it is that of other processes: never zero, whatever is measured.
-    return Lap(clips, time.perf_counter() - start, max(core_seconds() - used, 1e-9))
+    seconds, own = time.perf_counter() - started, time.process_time() - used
+    below = sum(value - others.get(process, 0.0) for process, value in seconds_below().items())
+    return Lap(clips, seconds, own + below)
 
 
 def timed_steps(batches: Iterator[object], skip: int, steps: int, batch: int) -> Lap:
@@ -107,23 +109,15 @@ def timed_steps(batches: Iterator[object], skip: int, steps: int, batch: int) ->
     return timed(read, steps * batch)
 
 
-def core_seconds() -> float:
-    """Processor time so far: of this process, exactly, and of the living processes below it, in ticks of the kernel.
-
-    Where the kernel has no /proc, of this process alone.
-    """
-    return time.process_time() + sum(_process_seconds(process) for process in _descendants(os.getpid()))
-
-
-def _descendants(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for process, fields in _processes():
-        children.setdefault(int(fields[1]), []).append(process)
-    found, pending = [], [root]
+def seconds_below() -> dict[int, float]:
+    """Processor time so far of each living process below this one, in ticks of the kernel; none without a /proc."""
+    parents = {process: int(fields[1]) for process, fields in _processes()}
+    found, pending = {}, [os.getpid()]
     while pending:
-        below = children.get(pending.pop(), [])
-        found += below
+        above = pending.pop()
+        below = [process for process, parent in parents.items() if parent == above]
         pending += below
+        found |= {process: _process_seconds(process) for process in below}
     return found
 
 

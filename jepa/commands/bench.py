@@ -6,7 +6,7 @@ and reading a data set of ten million samples. Figures are those of this machine
 import dataclasses
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -39,6 +39,8 @@ class Config:
     """Height and width of a clip in pixels."""
     samples: int = 10_000_000
     """Samples of the manifest."""
+    folder: Path | None = None
+    """Folder of the manifest, kept and found again by the next run; none: a temporary one."""
     seed: int = 0
     """Decides the films, the clips and the crops."""
     json: bool = False
@@ -55,16 +57,16 @@ def run(config: Config) -> int:
     with tempfile.TemporaryDirectory(prefix="jepa-bench-") as folder:
         result = _data(config, Path(folder)) if config.what == "data" else _manifest(config, Path(folder))
     if config.json:
-        print(json.dumps(dataclasses.asdict(result), indent=2))
+        print(json.dumps(facts_of(result), indent=2))
     elif config.what == "data":
         print(_tables(result, config))
     else:
-        print(facts_table(result))
+        print(facts_table(facts_of(result)))
     return 0
 
 
 def _manifest(config: Config, folder: Path) -> Any:
-    return import_module("jepa.bench.manifest").measure(config.samples, folder)
+    return import_module("jepa.bench.manifest").measure(config.samples, config.folder or folder)
 
 
 def _data(config: Config, folder: Path) -> Any:
@@ -124,17 +126,15 @@ def table(rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
-def facts_table(facts: Any) -> str:
-    """Any dataclass, a line for each field."""
-    return "\n".join(table([["figure", "value"], *([name, _shown(value)] for name, value in _leaves(facts))]))
+def facts_of(result: Any) -> dict[str, Any]:
+    """Fields of a dataclass, with what it derives from them."""
+    derived = [name for name, value in vars(type(result)).items() if isinstance(value, property)]
+    return dataclasses.asdict(result) | {name: getattr(result, name) for name in derived}
 
 
-def _leaves(facts: Any, prefix: str = "") -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = []
-    for field in dataclasses.fields(facts):
-        name, value = f"{prefix}{field.name.replace('_', ' ')}", getattr(facts, field.name)
-        found += _leaves(value, f"{name}: ") if dataclasses.is_dataclass(value) else [(name, value)]
-    return found
+def facts_table(facts: Mapping[str, Any]) -> str:
+    """A line for each fact."""
+    return "\n".join(table([["figure", "value"], *([name.replace("_", " "), _shown(facts[name])] for name in facts)]))
 
 
 def _shown(value: object) -> str:

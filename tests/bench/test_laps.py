@@ -1,12 +1,12 @@
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jepa.bench.laps import Contender, Lap, Spread, core_seconds, per_core, per_second, race, ratio, timed, timed_steps
+from jepa.bench.laps import Contender, Lap, Spread, per_core, per_second, race, ratio, seconds_below, timed, timed_steps
 
 TIMES = st.lists(st.tuples(st.floats(0.01, 100), st.floats(0.01, 100)), min_size=1, max_size=9)
 
@@ -46,26 +46,30 @@ def test_rounds_are_interleaved_each_begins_with_another_and_the_first_is_not_to
     assert [[lap.clips for lap in mine] for mine in found] == [[6, 8], [4, 9], [5, 7]]
 
 
-def test_steps_before_a_lap_are_read_and_not_timed() -> None:
+def test_steps_before_a_lap_are_read_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0, 7.0]
+    monkeypatch.setattr("jepa.bench.laps.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("jepa.bench.laps.time.process_time", lambda: clock[1])
+    monkeypatch.setattr("jepa.bench.laps.seconds_below", dict)
     read = []
 
-    def batches() -> object:
+    def batches() -> Iterator[int]:
         for number in range(10):
-            if number < 3:
-                time.sleep(0.05)
+            clock[0] += 1000 if number < 3 else 2
+            clock[1] += 500 if number < 3 else 0.5
             read.append(number)
             yield number
 
-    lap = timed_steps(batches(), 3, 4, batch=8)  # type: ignore[arg-type]
-    assert lap.clips == 32
+    assert timed_steps(batches(), 3, 4, batch=8) == Lap(32, 8.0, 2.0)
     assert read == list(range(7))
-    assert lap.seconds < 0.05
 
 
-def test_sleep_takes_no_processor_time() -> None:
-    lap = timed(lambda: time.sleep(0.1), 1)
-    assert lap.seconds >= 0.1
-    assert 0 < lap.core_seconds < lap.seconds
+def test_processes_below_are_counted_from_the_start_of_the_lap(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Of three processes one ends during the lap, one is there all along, one begins in it.
+    states = iter([{1: 5.0, 2: 3.0}, {2: 4.5, 3: 0.25}])
+    monkeypatch.setattr("jepa.bench.laps.seconds_below", lambda: next(states))
+    monkeypatch.setattr("jepa.bench.laps.time.process_time", lambda: 9.0)
+    assert timed(lambda: None, 1).core_seconds == 1.75
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
@@ -73,9 +77,8 @@ def test_processor_time_of_grandchildren_counts_while_they_live() -> None:
     # A child whose child computes for 0.3 s of processor time, says so, and waits.
     burn = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)\ninput()"
     command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"]
-    before = core_seconds()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"done\n"
-        assert core_seconds() - before >= 0.29
+        assert sorted(seconds_below().values())[-1] >= 0.29
         process.communicate(b"\n")
