@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,5 +18,8 @@ def stack(clips: Sequence[np.ndarray], repeat: int = 1) -> Tensor:
     frames, height, width, channels = clips[0].shape
     clips_BCTHW = np.empty((len(clips), channels, frames * repeat, height, width), np.uint8)
     for target_CTHW, clip_THWC in zip(clips_BCTHW, clips, strict=True):
-        target_CTHW[:] = clip_THWC.transpose(3, 0, 1, 2)
+        for number, frame_HWC in enumerate(clip_THWC):
+            # The assignment of a transposed view costs four times as much: it walks in steps of three bytes.
+            cv2.split(frame_HWC, list(target_CTHW[:, number]))
+        target_CTHW[:, frames:] = target_CTHW[:, :1]  # an image, shown again
     return torch.from_numpy(clips_BCTHW)

@@ -63,7 +63,7 @@ def augment(frames: np.ndarray, config: AugmentConfig, rng: np.random.Generator)
     top, left, height, width = random_box(frames.shape[1], frames.shape[2], config, rng)
     clip = resize(frames[:, top : top + height, left : left + width], config.size)
     if config.flip and rng.random() < 0.5:
-        return clip[:, :, ::-1]
+        return mirror(clip)
     return clip
 
 
@@ -96,6 +96,14 @@ def _centre_box(height: int, width: int, ratio: tuple[float, float]) -> Box:
     box_width = max(1, min(width, round(height * ratio[1])))
     box_height = max(1, min(height, round(width / ratio[0])))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def mirror(frames: np.ndarray) -> np.ndarray:
+    """Left and right exchanged; (T, H, W, C) -> (T, H, W, C), a copy: a view that runs backwards is slow to stack."""
+    mirrored = np.empty(frames.shape, np.uint8)
+    for source, target in zip(frames, mirrored, strict=True):
+        cv2.flip(source, 1, dst=target)
+    return mirrored
 
 
 def resize(frames: np.ndarray, size: int) -> np.ndarray:

@@ -38,6 +38,7 @@ VERBS = {
     "probe": "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines",
     "extract": "Write the features of a frozen encoder",
     "report": "Make one HTML page of one or more run folders",
+    "bench": "Measure the loader beside bare decoders and the official loader, or a manifest of ten million samples",
 }
 
 HELP = """\

@@ -32,9 +32,10 @@ ONLY: dict[str, set[str]] = {
 FENCES: dict[str, str] = {
     "lightning": r"training/|eval/|commands/",
     "pytorch_lightning": r"(?!)",
-    "decord": r"data/decode\.py",
-    "torchcodec": r"data/decode\.py",
-    "av": r"data/decode\.py|data/timeline\.py|data/pack\.py|data/synthetic/",
+    "decord": r"data/decode\.py|bench/bare\.py",
+    "torchcodec": r"data/decode\.py|bench/bare\.py",
+    "av": r"data/decode\.py|data/timeline\.py|data/pack\.py|data/synthetic/|bench/(bare|material)\.py",
+    "vjepa2": r"bench/official\.py",
     "fsspec": r"data/remote\.py",
     "webdataset": r"data/shard_writer\.py",
     "matplotlib": r"viz/",

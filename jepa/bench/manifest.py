@@ -28,9 +28,9 @@ import pyarrow as pa
 
 from jepa.bench.opening import opening, reading
 from jepa.data.index import Manifest, ShardEntry, fingerprint_of, read_manifest, write_manifest, writing
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.rows import Member, Row, labels_text, table_of
 from jepa.data.source import open_source
-from jepa.data.loader_config import LoaderConfig
 from jepa.data.stream import train_loader
 from jepa.data.synthetic.video import encode_h264
 from jepa.data.timeline import probe

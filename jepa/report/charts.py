@@ -22,6 +22,7 @@ QUANTITIES: Mapping[str, tuple[str, str]] = {
     "weight_decay": ("weight decay", ""),
     "grad_norm": ("gradient norm", "before clipping"),
     "clips_per_second": ("clips per second", ""),
+    "data_wait": ("data wait", "share of the time; waiting for the loader"),
 }
 """Columns of metrics.csv that the page knows: heading and remark; others are drawn under their own name."""
 FRAME_PX = 108

@@ -17,6 +17,7 @@ from jepa.data.steps import Steps
 from jepa.errors import InterruptedRun
 from jepa.logs import Progress, get_logger, progress
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
+from jepa.training.datamodule import Clips
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.order_file import OrderFile
@@ -52,11 +53,12 @@ class MetricsLog(Callback):
     latest step, which gradient norm and diagnostics are of, was one of images, else 0.
     """
 
-    def __init__(self, file: MetricsFile) -> None:
+    def __init__(self, file: MetricsFile, clips: Clips) -> None:
         self.file = file
+        self.clips = clips
         self._sums: dict[str, torch.Tensor] = {}
         self._count = 0
-        self._since = (0, math.nan)
+        self._since = (0, math.nan, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"sums": {name: float(value) for name, value in self._sums.items()}, "count": self._count}
@@ -81,7 +83,8 @@ class MetricsLog(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics({key: row[key] for key in row if key != "step"}, step=step)
         if math.isnan(self._since[1]) or module.is_logged(step):
-            self._since = (step, time.perf_counter())  # starts after the first step: it waits for worker processes
+            # Starts after the first step: it waits for worker processes.
+            self._since = (step, time.perf_counter(), self.clips.waited)
         if step % module.config.run.log_every == 0:
             self._sums, self._count = {}, 0
 
@@ -108,6 +111,7 @@ class MetricsLog(Callback):
             "feature_std": watched.pop("feature_std", math.nan),
             "effective_rank": watched.pop("effective_rank", math.nan),
             "clips_per_second": clips / seconds,
+            "data_wait": (self.clips.waited - self._since[2]) / seconds,
             **means,
             **watched,
         }

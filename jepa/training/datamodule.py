@@ -5,6 +5,7 @@ on. Nothing of the loader is saved. Lightning fetches ahead of the training step
 still; both are thrown away with the process and lose nothing.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 
 from lightning.pytorch import LightningDataModule
@@ -29,11 +30,14 @@ class Clips(LightningDataModule):
         self.images = images
         self.config = config
         self.first_step = first_step
+        self.waited = 0.0
+        """Seconds that the training process has spent waiting for batches; or making them, without workers."""
 
     def train_dataloader(self) -> Iterable[ClipBatch]:
         config = self.config
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return _Remaining(
+            self,
             train_loader(
                 self.source,
                 window=config.clip.window,
@@ -47,7 +51,7 @@ class Clips(LightningDataModule):
                 grid=config.grid,
                 draw_masks=MaskSampler(config.masks, config.grid, config.seed),
                 images=None if self.images is None else _images(self.images, config),
-            )
+            ),
         )
 
 
@@ -71,8 +75,16 @@ class _Remaining:
     ours starts at the current step, so with a length it would stop early. Steps end the run, not batches.
     """
 
-    def __init__(self, batches: Iterable[ClipBatch]) -> None:
+    def __init__(self, clips: Clips, batches: Iterable[ClipBatch]) -> None:
+        self.clips = clips
         self.batches = batches
 
     def __iter__(self) -> Iterator[ClipBatch]:
-        return iter(self.batches)
+        batches = iter(self.batches)
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, None)
+            self.clips.waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch

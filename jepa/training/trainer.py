@@ -133,7 +133,7 @@ def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accele
         max_steps=config.last_step,
         max_epochs=-1,
         callbacks=[
-            MetricsLog(metrics),
+            MetricsLog(metrics, clips),
             *([RecordOrder(order)] if config.run.record_order else []),
             ShowProgress(config.last_step),
             SaveState(folder, stop, every=config.run.checkpoint_every, last_step=config.last_step),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from jepa.data.transforms import AugmentConfig, augment, centre_crop, random_box, resize
+from jepa.data.transforms import AugmentConfig, augment, centre_crop, mirror, random_box, resize
 from jepa.errors import ConfigError
 
 
@@ -45,6 +45,9 @@ def test_half_of_the_clips_are_mirrored() -> None:
         clips = (draw(ramp(1, 32, 32), AugmentConfig(32, (0.5, 1.0), flip=flip), seed) for seed in range(400))
         return sum(int(clip[0, 0, 0, 1]) > int(clip[0, 0, -1, 1]) for clip in clips)
 
+    frames = np.random.default_rng(0).integers(0, 256, (3, 9, 14, 3), np.uint8)
+    for view in (frames, frames[::2, 1:7, 2:11]):
+        assert (mirror(view) == view[:, :, ::-1]).all()
     assert mirrored(False) == 0
     assert 150 < mirrored(True) < 250
 

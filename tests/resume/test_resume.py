@@ -42,7 +42,7 @@ def outcome(out: Path) -> dict[str, torch.Tensor]:
 
 def rows(out: Path) -> list[dict[str, float]]:
     return [
-        {name: value for name, value in row.items() if name != "clips_per_second"}
+        {name: value for name, value in row.items() if name not in ("clips_per_second", "data_wait")}
         for row in MetricsFile(out / "metrics.csv").read()
     ]
 

@@ -56,6 +56,7 @@ def test_rows_hold_the_schedules_and_the_health(micro: Configure) -> None:
         assert row["feature_std"] > 0
         assert row["grad_norm"] > 0
     assert all(row["clips_per_second"] > 0 for row in rows[1:])
+    assert all(0 < row["data_wait"] < 1 for row in rows[1:])
 
 
 def test_the_saved_encoder_is_the_trained_one(micro: Configure) -> None:
@@ -78,10 +79,10 @@ def test_training_lowers_the_loss(micro: Configure) -> None:
 
 
 def curve(config: PretrainConfig) -> list[dict[str, float]]:
-    """All columns but the one that a clock decides."""
+    """All columns but those that a clock decides."""
     pretrain(config)
     rows = MetricsFile(config.out / "metrics.csv").read()
-    return [{name: row[name] for name in row if name != "clips_per_second"} for row in rows]
+    return [{name: row[name] for name in row if name not in ("clips_per_second", "data_wait")} for row in rows]
 
 
 def test_the_same_seed_is_the_same_run_bit_by_bit(micro: Configure, tmp_path: object) -> None:
@@ -153,7 +154,7 @@ def test_terms_and_diagnostics_are_logged_by_name(
     whole = micro(out=f"{tmp_path}/whole")
     pretrain(whole)
     rows = MetricsFile(whole.out / "metrics.csv").read()
-    assert tuple(rows[0]) == (*COLUMNS, "loss/size", "loss/offset", "largest")
+    assert tuple(rows[0]) == (*COLUMNS, "data_wait", "loss/size", "loss/offset", "largest")
     for row in rows:
         assert row["loss/size"] + row["loss/offset"] == pytest.approx(row["loss"])
         assert row["largest"] > 0
