@@ -8,13 +8,14 @@ replaced by a spare of the same source, by rule.
 Training makes its clips from these draws and `jepa order` prints them, so what is printed is what is consumed.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
 from jepa.data.interleave import Interleave
 from jepa.data.mixture import Mixture
 from jepa.data.order import Order
+from jepa.data.quarantine import Quarantine
 from jepa.data.windows import WindowConfig, random_window
 from jepa.rng import derive, generator
 
@@ -46,7 +47,7 @@ class Draws:
         seed: int,
         shards: int = 0,
         clips_per_video: int = 1,
-        quarantines: Sequence[Container[int]] = (),
+        quarantines: Sequence[Quarantine] = (),
     ) -> None:
         """
         Args:
@@ -74,8 +75,7 @@ class Draws:
         source, own = self.interleave.draw(position // self.clips_per_video)
         order = self.orders[source]
         index, attempts = order.sample(own)[1], count()
-        bad: Container[int] = self.quarantines[source] if self.quarantines else ()
-        while index in bad:
+        while self.quarantines and index in self.quarantines[source]:
             index = order.spare(own, next(attempts))
         return source, index
 

@@ -18,11 +18,12 @@ from typing import get_args
 
 from jepa.bench.bare import bare_decoders
 from jepa.bench.laps import Contender, Lap, Spread, per_core, per_second, race, ratio
-from jepa.bench.loaders import Drawn, Work, decoding_lap, drawn_clips, loader_lap, reading_lap
+from jepa.bench.loaders import Work, decoding_lap, drawn_clips, loader_lap, reading_lap
 from jepa.bench.material import UNPACKED, Material
 from jepa.bench.official import OfficialLoader
 from jepa.bench.official import missing as official_missing
 from jepa.data.decode import Backend, backends
+from jepa.data.draws import Draw
 
 DISTRIBUTIONS = ("decord", "av", "torchcodec", "torch", "opencv-python-headless", "cc-vjepa2")
 
@@ -84,7 +85,7 @@ def _decoders() -> set[str]:
     return set(get_args(Backend)) - {"auto"}
 
 
-def _official(material: Material, clips: Sequence[Drawn], work: Work, workers: int, folder: Path) -> list[Contender]:
+def _official(material: Material, clips: Sequence[Draw], work: Work, workers: int, folder: Path) -> list[Contender]:
     kinds = {"official": 0} | ({f"official, {workers} workers": workers} if workers else {})
     found = []
     for name, count in sorted(kinds.items(), key=lambda kind: -kind[1]):
@@ -98,7 +99,7 @@ def _preferred() -> str:
     return "bare decord" if "decord" in bare_decoders() else "bare pyav"
 
 
-def _ours(material: Material, clips: Sequence[Drawn], work: Work, workers: int) -> list[Contender]:
+def _ours(material: Material, clips: Sequence[Draw], work: Work, workers: int) -> list[Contender]:
     source, group = material.source, material.name
     found = [Contender(group, "reading", partial(reading_lap, source, clips))]
     for name, prepare in bare_decoders().items():

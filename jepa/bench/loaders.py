@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 from jepa.bench.laps import Lap, timed, timed_steps
 from jepa.data.decode import Backend
-from jepa.data.frames import Frames, stored_side
+from jepa.data.draws import Draw
+from jepa.data.loader_config import LoaderConfig
+from jepa.data.mixture import mixture_of
+from jepa.data.plan import make_plan
 from jepa.data.source import Source
-from jepa.data.stream import ClipStream, LoaderConfig, train_loader
+from jepa.data.stream import train_loader
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
 from jepa.data.workers import Loader
@@ -40,24 +43,11 @@ class Work:
         return TokenGrid.of_clip(self.window.frames, self.size, self.size, tubelet=TUBELET, patch=PATCH)
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A clip of the lap."""
-
-    index: int
-    """Of its video in the source."""
-    window: tuple[int, ...]
-    """Its frames."""
-
-
-def drawn_clips(source: Source, work: Work) -> list[Drawn]:
+def drawn_clips(source: Source, work: Work) -> list[Draw]:
     """What the loader reads in a lap, so that others can read the same."""
-    frames = Frames(source, short_side=stored_side(work.size), budget_gb=0)
-    stream = ClipStream(frames, source, work.window, AugmentConfig(size=work.size), work.seed)
-    places = {source.info(index).key: index for index in range(len(source))}
-    first = work.skip * work.batch
-    clips = (stream[position] for position in range(first, first + work.clips))
-    return [Drawn(places[clip.key], clip.window) for clip in clips]
+    loader = LoaderConfig(batch_size=work.batch)
+    plan = make_plan(mixture_of(source), work.window, loader, work.seed, rank=0, world_size=1)
+    return [draw for step in range(work.skip, work.skip + work.steps) for draw in plan(step).draws]
 
 
 def batches(source: Source, work: Work, backend: Backend, workers: int) -> Loader[ClipBatch]:
@@ -84,7 +74,7 @@ def loader_lap(source: Source, work: Work, backend: Backend, workers: int) -> La
         iterator.close()  # type: ignore[attr-defined]  # a generator: its worker processes end
 
 
-def reading_lap(source: Source, clips: Sequence[Drawn]) -> Lap:
+def reading_lap(source: Source, clips: Sequence[Draw]) -> Lap:
     """Read the files of the clips, and check them, without decoding."""
     return timed(lambda: [len(source.read(clip.index)) for clip in clips], len(clips))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from jepa.bench.laps import Lap, timed_steps
-from jepa.bench.loaders import PATCH, TUBELET, Drawn, Work
+from jepa.bench.loaders import PATCH, TUBELET, Work
+from jepa.data.draws import Draw
 from jepa.data.transforms import AugmentConfig
 from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
 
@@ -35,7 +36,7 @@ def missing() -> str | None:
 class OfficialLoader:
     """Their loader over the videos of a lap. With workers it is started at once, and they live as long as it does."""
 
-    def __init__(self, files: Sequence[Path], clips: Sequence[Drawn], work: Work, workers: int, folder: Path) -> None:
+    def __init__(self, files: Sequence[Path], clips: Sequence[Draw], work: Work, workers: int, folder: Path) -> None:
         """Build it.
 
         Args:
