@@ -8,7 +8,7 @@ nor on where it was interrupted, and a resumed run needs one number: its step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from jepa.data.decode import Backend
+from jepa.data.decode import Backend, announce
 from jepa.data.frames import Frames, stored_side
+from jepa.data.limits import Limits
 from jepa.data.order import Order
 from jepa.data.source import Source
 from jepa.data.storage import RemoteOptions
 from jepa.data.transforms import AugmentConfig, augment, centre_crop
-from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
+from jepa.data.windows import WindowConfig, random_window, require_fit, segment_windows, tile_windows
 from jepa.data.workers import Loader, StartMethod
 from jepa.errors import ConfigError
 from jepa.rng import generator
@@ -56,7 +57,9 @@ class LoaderConfig:
     """Seconds that one answer of a server may take; then, and after other faults, the read is tried again, six times in
     all."""
     backend: Backend = "auto"
-    """Video decoder."""
+    """Video decoder: auto takes decord where its frames are exact, else PyAV."""
+    limits: Limits = field(default_factory=Limits)
+    """What a file may ask for; larger videos and pictures are not decoded."""
     start_method: StartMethod = "forkserver"
     """How worker processes start."""
 
@@ -222,8 +225,9 @@ def evaluation_batches(
     loader: LoaderConfig,
     indices: Sequence[int] | None = None,
     tiles: bool = False,
+    segments: int = 1,
 ) -> Iterator[EvaluationBatch]:
-    """Every clip once, in order: the centre window of each video, or all that cover it; centre crop.
+    """Every clip once, in order: the centre window of each video, one from each of its parts, or all that cover it.
 
     Args:
         source: the videos.
@@ -233,6 +237,7 @@ def evaluation_batches(
         loader: workers, cache.
         indices: videos to read, in this order; by default all.
         tiles: every window of `tile_windows` instead of the centre one.
+        segments: clips of a video, if not `tiles`: one from each of so many equal parts. They stay in one batch.
 
     Raises:
         DataError: a video is too short, or (while iterating) cannot be decoded.
@@ -240,8 +245,9 @@ def evaluation_batches(
     clips: list[tuple[int, tuple[int, ...]]] = []
     for index in range(len(source)) if indices is None else indices:
         info = source.info(index)
-        windows = tile_windows(info, window) if tiles else [centre_window(info, window)]
+        windows = tile_windows(info, window) if tiles else segment_windows(info, window, segments)
         clips.extend((index, ids) for ids in windows)
+    batch_size = max(1, batch_size // segments) * segments
     frames = _frames(source, size, loader)
     numbers = range(-(-len(clips) // batch_size))
     few = frames.cached and len(clips) * window.frames * size * size * 3 < BYTES_IN_PROCESS
@@ -266,11 +272,15 @@ def stack(clips: Sequence[np.ndarray]) -> Tensor:
 
 
 def _frames(source: Source, size: int, loader: LoaderConfig) -> Frames:
-    return Frames(
+    frames = Frames(
         source,
         short_side=stored_side(size),
         budget_gb=loader.cache_gb,
         cache=loader.cache,
         backend=loader.backend,
+        limits=loader.limits,
         workers=loader.workers,
     )
+    if not frames.cached:
+        announce(loader.backend)
+    return frames
