@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from jepa.data.frame_sizes import size_mark
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.pictures import is_picture, read_picture
 from jepa.data.video_file import UPRIGHT, Turn, decoded, iterate, label_of, one_line, opened, packets, turn_of
@@ -93,6 +94,10 @@ class Timeline:
     """No packet is hidden, discarded or cut off."""
     closed: bool
     """Starts with a keyframe, and every frame is shown after the keyframe it follows."""
+    steady: bool = True
+    """No keyframe says that the size of the frames changes."""
+    odd: bool = False
+    """Height or width is an odd number, so that decoders do not agree on the colours between two stored ones."""
     turn: Turn = UPRIGHT
     """How the frames are to be turned to stand upright; looked up only where `inexact` finds nothing else."""
 
@@ -167,6 +172,10 @@ def inexact(timeline: Timeline) -> str | None:
         return "open groups of pictures"
     if timeline.announced not in (0, len(timeline.pts)):
         return f"a wrong frame count in the header ({timeline.announced}, the file holds {len(timeline.pts)})"
+    if not timeline.steady:
+        return "frames that change their size"
+    if timeline.odd:
+        return "an odd height or width"
     if timeline.turn != UPRIGHT:
         return "frames that are stored turned or mirrored"
     return None
@@ -199,6 +208,8 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, flo
     # avi stores decoding times only: where the codec reorders frames they are not the times of the frames.
     clean = codec in ONE_PACKET_ONE_FRAME and not (container_name == "avi" and context.has_b_frames)
     whole, closed = True, True
+    sizes: set[bytes] = set()
+    extradata = context.extradata or b""
     for packet in packets(container, stream):
         if packet.is_corrupt or packet.is_discard or not _shown(codec, packet):
             whole = False
@@ -207,6 +218,7 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, flo
         else:
             if packet.is_keyframe:
                 keys.append(packet.pts)
+                sizes.add(size_mark(codec, bytes(packet), extradata))
             closed = closed and bool(keys) and packet.pts >= keys[-1]
             times.append(packet.pts)
     clean = clean and bool(times) and len(set(times)) == len(times)
@@ -217,7 +229,7 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, flo
     span = float((max(times) - min(times)) * base) if times else 0.0
     timeline = Timeline(
         codec, container_name, context.pix_fmt or "", pts, tuple(sorted(keys)), base, Fraction(rate), stream.frames,
-        indexed, whole, closed,
+        indexed, whole, closed, len(sizes) < 2, bool(context.height % 2 or context.width % 2),
     )  # fmt: skip
     return timeline, span
 

@@ -82,7 +82,10 @@ def read_frames(
     except (RuntimeError, ValueError, IndexError, AssertionError, OSError) as error:
         if isinstance(error, SampleError):
             raise
-        raise SampleError(f"{label}: torchcodec: {one_line(error)}") from None
+        # It begins with the name of a function and the line of a C++ file.
+        raise SampleError(
+            f"{label}: torchcodec: {one_line(error).rpartition('.cpp:')[2].lstrip('0123456789, ')}"
+        ) from None
     if timeline is not None:
         _check(timeline, frames, count, batch.pts_seconds.tolist(), label)
     return shrunk_clip(clip_THWC, short_side)
