@@ -36,7 +36,6 @@ def _parameter_sets(codec: str, packet: bytes, extradata: bytes) -> Iterator[byt
     while start + prefix < len(packet):
         end = start + prefix + int.from_bytes(packet[start : start + prefix])
         unit = packet[start + prefix : end]
-        kind = unit[0] & 0x1F == 7 if codec == "h264" else unit[0] >> 1 & 0x3F == 33
-        if kind:
+        if unit and (unit[0] & 0x1F == 7 if codec == "h264" else unit[0] >> 1 & 0x3F == 33):
             yield unit
         start = end

@@ -48,7 +48,7 @@ class Limits:
             self._refuse(label, f"{seconds:.0f} seconds", "max_seconds", self.max_seconds)
 
     def _refuse(self, label: str, what: str, name: str, most: float) -> None:
-        raise SampleError(f"{label}: {what} are more than the {most:g} of loader.limits.{name}")
+        raise SampleError(f"{label}: {what} are more than the {most:.10g} of loader.limits.{name}")
 
 
 DEFAULT_LIMITS = Limits()

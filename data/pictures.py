@@ -97,6 +97,9 @@ def read_picture(file: bytes | Path, label: str, limits: Limits) -> Picture:
                 return Picture(_rgb(_upright(image)), _codec(image))
     except SampleError:
         raise
+    except PIL.Image.DecompressionBombError as error:  # Pillow has a limit too, above ours unless ours was raised
+        limit = f"the {limits.max_pixels} pixels of loader.limits.max_pixels"
+        raise SampleError(f"{label}: more than {limit}, or than Pillow allows ({one_line(error)})") from None
     except Exception as error:  # damaged files make Pillow raise many kinds
         raise SampleError(f"{label}: no picture that can be read ({one_line(error)})") from None
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -192,10 +193,19 @@ def scan(video: bytes | Path, name: str = "", limits: Limits = DEFAULT_LIMITS) -
         timeline, span = _scan(container, stream)
         limits.check_seconds(span, label)
         if inexact(timeline) is None:
-            container.seek(timeline.keys[0], stream=stream)
-            first = next(decoded(container, stream), None)
-            timeline = timeline if first is None else replace(timeline, turn=turn_of(first))
+            timeline = replace(timeline, turn=_turn(container, stream, timeline.keys[0]))
         return timeline
+
+
+def _turn(container: InputContainer, stream: VideoStream, key: int) -> Turn:
+    """How the frame of the first keyframe is to be turned; only the decoder gives it."""
+    try:
+        container.seek(key, stream=stream)
+        packet = next(packets(container, stream), None)
+        frames = [] if packet is None else [*stream.decode(packet), *stream.decode(None)]
+    except av.FFmpegError:
+        return UPRIGHT
+    return turn_of(frames[0]) if frames else UPRIGHT
 
 
 def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, float]:

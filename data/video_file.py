@@ -75,6 +75,9 @@ def _video_stream(container: InputContainer, label: str, limits: Limits) -> Vide
     context = stream.codec_context
     if context is None:
         raise SampleError(f"{label}: no decoder for its video stream")
+    if not context.height or not context.width:  # FFmpeg forgets a size above its own limit, which is ours
+        most = f"the {limits.max_pixels} pixels of loader.limits.max_pixels"
+        raise SampleError(f"{label}: the size of its frames is unknown, or more than {most}")
     limits.check_pixels(context.height, context.width, label)
     context.thread_count = 1
     context.options = {"max_pixels": str(limits.max_pixels)}
@@ -88,6 +91,8 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
+            return
+        except IndexError:  # at the end, PyAV does not know a stream that began after the file was opened
             return
         if packet.size:
             yield packet
