@@ -66,12 +66,13 @@ def is_picture(file: bytes | Path, label: str, limits: Limits) -> bool:
         SampleError: the file cannot be read or is too large.
     """
     try:
+        limits.check_size(file, label)
         start = start_of(file, 64)
         if _SIGNATURE.match(start) is None:
             return False
         if start[:2] == b"\xff\xd8":
             # Cameras write a second, small or large, picture behind the first; they say so ("MPF").
-            content = _content(file, label, limits)
+            content = file if isinstance(file, bytes) else file.read_bytes()
             return b"MPF\0" in content[:65536] or _NEXT_JPEG.search(content) is None
         return start[:4] != b"\x89PNG" or b"acTL" not in start
     except OSError as error:
@@ -117,11 +118,6 @@ def stored_picture(file: Path, short_side: int | None, label: str, limits: Limit
     stream = io.BytesIO()
     PIL.Image.fromarray(small_HWC).save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()
-
-
-def _content(file: bytes | Path, label: str, limits: Limits) -> bytes:
-    limits.check_size(file, label)
-    return file if isinstance(file, bytes) else file.read_bytes()
 
 
 def _codec(image: Image) -> str:
