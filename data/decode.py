@@ -1,42 +1,43 @@
-"""From the bytes of a video file to the frames a clip needs: one function, two decoders.
+"""From the bytes of a video or picture to the frames a clip needs: one function, three decoders.
 
-Frame i is the i-th shown frame in presentation order, as `jepa.data.timeline` counts them. Where the timeline is clean,
-random access is exact: seek to the last keyframe at or before the frame, decode up to it. Every other file is decoded
-from its start and counted. Only the asked frames are converted to RGB; one thread per call, since loaders parallelise
-over processes.
+Frame i is the i-th shown frame in presentation order, as `jepa.data.timeline` counts them; a picture is a video of
+one frame. Only the asked frames are converted to RGB, upright; one thread per call, since loaders parallelise over
+processes. All decoders return the same frames of a file, or refuse it in one line. The pixels are the same too, up
+to 1 of 255 in MPEG-4 part 2, where versions of FFmpeg round differently.
 
-Backends: `decord` (fast, unmaintained, bundles FFmpeg 4.1) and `pyav` (current FFmpeg); they return the same
-pixels. decord's `get_batch` never returns when a container announces more frames than it has, and it may
-confuse frames where timestamps are not clean. So `auto` takes decord only if all of this holds
-(`unsafe_for_decord` says what does not), else PyAV:
+`auto` takes decord only if all of this holds (`unsafe_for_decord` says what does not), else PyAV:
 - decord is installed,
 - H.264, HEVC, MPEG-4 part 2, VP8 or VP9, 8 bit 4:2:0, in mp4/mov or mkv/webm (a damaged avi makes decord crash),
 - a clean timeline without packets that are hidden, discarded by an edit list, or cut off,
 - the first frame is a keyframe and no frame is shown before the keyframe it follows (closed groups of pictures),
-- the frame count of the header is absent or true.
-If decord raises all the same, `auto` asks PyAV, which returns the very frames or raises too.
+- the frame count of the header is absent or true,
+- the frames are stored upright and of one size.
+If decord raises all the same, `auto` asks PyAV, which returns the very frames or raises too. To know all this takes
+a pass over the packets, about a millisecond; the index of a packed data set holds the answer, and with `exact`
+nobody asks again.
 """
 
-import importlib
-import io
-from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import av
-import cv2
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from jepa.data.timeline import Timeline, VideoInfo, decoded, inexact, iterate, label_of, one_line, opened, probe, scan
-from jepa.errors import DataError
+from jepa.data.decoders import decord_backend, pyav_backend, torchcodec_backend
+from jepa.data.decoders.shrink import scaled_size, shrunk
+from jepa.data.limits import DEFAULT_LIMITS, Limits
+from jepa.data.pictures import is_picture, read_picture
+from jepa.data.timeline import Timeline, VideoInfo, inexact, probe, scan
+from jepa.data.video_file import label_of
+from jepa.errors import ConfigError, DataError, SampleError
+from jepa.logs import get_logger
 
-__all__ = ["Backend", "VideoInfo", "backends", "decode", "probe", "scaled_size", "unsafe_for_decord"]
+__all__ = ["Backend", "VideoInfo", "announce", "backends", "decode", "probe", "scaled_size", "unsafe_for_decord"]
 
-Backend = Literal["auto", "decord", "pyav"]
+Backend = Literal["auto", "decord", "pyav", "torchcodec"]
+
+log = get_logger(__name__)
 
 
 def decode(
@@ -46,130 +47,112 @@ def decode(
     backend: Backend = "auto",
     short_side: int | None = None,
     name: str = "",
+    exact: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> np.ndarray:
     """The frames with the given indices, in the given order (repeats allowed): uint8 (T, H, W, 3) RGB.
 
     Args:
-        short_side: shrink so that the shorter side has this many pixels (see `scaled_size`; never enlarges).
-        name: what error messages call the video.
+        short_side: shrink so that the shorter side has this many pixels (see `scaled_size`; never enlarges). name:
+        what error messages call the video. exact: every decoder is known to count the same frames in this file
+        (`SampleInfo.exact`, `VideoInfo.exact`), which
+            saves a look at its packets. The caller checks the limits against the known size and duration.
+        limits: what exceeds them is not decoded.
 
     Raises:
-        DataError: the video cannot be read, has no such frame, or the asked backend cannot be trusted with it.
+        SampleError: the video cannot be read, exceeds the limits, or has no such frame.
+        DataError: the asked backend cannot be trusted with it.
+        ConfigError: the asked backend is not installed.
     """
     label = label_of(video, name)
-    timeline = scan(video, label)
-    if not frames or min(frames) < 0 or (timeline.pts is not None and max(frames) >= len(timeline.pts)):
-        count = "" if timeline.pts is None else f" of a video of {len(timeline.pts)} frames"
-        raise DataError(f"{label}: asked for frames {_span(frames)}{count}")
-    unsafe = unsafe_for_decord(timeline) if backend != "pyav" else ""
-    if backend == "decord" and unsafe is not None:
-        raise DataError(f"{label}: decord cannot be trusted with it ({unsafe}); use the backend auto or pyav")
+    if not frames or min(frames) < 0:
+        raise SampleError(f"{label}: asked for frames {_span(frames)}")
+    if is_picture(video, label, limits):
+        return _repeated(read_picture(video, label, limits).pixels, frames, short_side, label)
+    _require(backend)
+    timeline = None if exact and backend != "pyav" else _timeline(video, frames, label, limits)
+    unsafe = _unsafe(backend, timeline)
+    if unsafe is not None and backend != "auto":
+        raise DataError(f"{label}: {backend} cannot be trusted with it ({unsafe}); use the backend auto or pyav")
+    if backend == "torchcodec":
+        return torchcodec_backend.read_frames(video, frames, short_side, timeline, label)
     if backend != "pyav" and unsafe is None:
         try:
-            return _decode_decord(video, frames, short_side, label)
-        except DataError:
+            return decord_backend.read_frames(video, frames, short_side, label)
+        except SampleError:
             if backend == "decord":
                 raise
-    return _decode_pyav(video, frames, short_side, timeline, label)
+            unsafe = "errors that decord raises"
+    if unsafe is not None:
+        _say(unsafe.partition(" (")[0])
+    timeline = timeline or _timeline(video, frames, label, limits)
+    return pyav_backend.read_frames(video, frames, short_side, timeline, label, limits)
 
 
 def backends() -> dict[str, str | None]:
-    """Version of each decoder; None if it is not installed."""
-    module = _decord()
-    return {"decord": None if module is None else str(module.__version__), "pyav": av.__version__}
+    """Version of each decoder; None if it is not installed or cannot be loaded."""
+    return {
+        "decord": decord_backend.version(),
+        "pyav": pyav_backend.version(),
+        "torchcodec": torchcodec_backend.version(),
+    }
 
 
-def scaled_size(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """Height and width after shrinking the shorter side to `short_side`; smaller videos keep their size."""
-    shorter = min(height, width)
-    if short_side is None or shorter <= short_side:
-        return height, width
-    return round(height * short_side / shorter), round(width * short_side / shorter)
+@cache
+def announce(backend: Backend) -> None:
+    """Log which decoder reads which files, once per process."""
+    decord, pyav = decord_backend.version(), f"PyAV {pyav_backend.version()}"
+    if backend != "auto":
+        log.info("decoder: %s %s", backend, backends()[backend])
+    elif decord is None:
+        log.info("decoder: %s for all files, as decord is not installed (auto)", pyav)
+    else:
+        log.info("decoder: decord %s for files in which its frames are exact, %s for the others (auto)", decord, pyav)
 
 
 def unsafe_for_decord(timeline: Timeline) -> str | None:
     """Why `auto` does not give this video to decord; None if it does."""
-    if _decord() is None:
-        return "it is not installed"
-    return inexact(timeline)
+    return "decord is not installed" if decord_backend.version() is None else inexact(timeline)
 
 
-def _decode_decord(video: bytes | Path, frames: Sequence[int], short_side: int | None, label: str) -> np.ndarray:
-    module: Any = _decord()
-    data = video.read_bytes() if isinstance(video, Path) else video
-    try:
-        reader = module.VideoReader(io.BytesIO(data), ctx=module.cpu(0), num_threads=1)
-        batch_THWC = reader.get_batch(list(frames)).asnumpy()
-    except (module.DECORDError, RuntimeError, IndexError, AssertionError) as error:
-        raise DataError(f"{label}: decord: {one_line(error)}") from None
-    return np.stack([_shrunk(frame_HWC, short_side) for frame_HWC in batch_THWC])
-
-
-def _decode_pyav(
-    video: bytes | Path, frames: Sequence[int], short_side: int | None, timeline: Timeline, label: str
-) -> np.ndarray:
-    found: dict[int, np.ndarray] = {}
-    with opened(video, label) as (container, stream):
-        if timeline.pts is not None:
-            found = _by_seeking(container, stream, timeline, sorted(set(frames)), short_side)
-    missing = set(frames) - set(found)
-    if missing:
-        # Not seekable, or damaged: count from the start. Where the timeline is clean the count must agree with it.
-        count = 0
-        for count, frame in enumerate(iterate(video, label), start=1):
-            if count - 1 in missing:
-                found[count - 1] = _pixels(frame, short_side)
-        if max(missing) >= count or (timeline.pts is not None and count != len(timeline.pts)):
-            total = "" if timeline.pts is None else f" of {len(timeline.pts)}"
-            raise DataError(f"{label}: frames {_span(sorted(missing))} cannot be decoded; only {count}{total} can")
-    shapes = {array.shape for array in found.values()}
-    if len(shapes) > 1:
-        raise DataError(f"{label}: the frame size changes inside the video ({sorted(shapes)})")
-    return np.stack([found[index] for index in frames])
-
-
-def _by_seeking(
-    container: InputContainer, stream: VideoStream, timeline: Timeline, wanted: Sequence[int], short_side: int | None
-) -> dict[int, np.ndarray]:
-    """Decode from the keyframe before each wanted frame; frames that do not turn up are left out."""
-    assert timeline.pts is not None
-    groups: dict[int, dict[int, int]] = {}
-    for index in wanted:
-        place = bisect_right(timeline.keys, timeline.pts[index]) - 1
-        start = timeline.keys[place] if place >= 0 else timeline.pts[0]
-        groups.setdefault(start, {})[timeline.pts[index]] = index
-    found = {}
-    for start, group in groups.items():
-        container.seek(start, stream=stream, backward=True)
-        for frame in decoded(container, stream):
-            if frame.pts in group:
-                found[group[frame.pts]] = _pixels(frame, short_side)
-            if frame.pts is not None and frame.pts >= max(group):
-                break
-    return found
-
-
-def _pixels(frame: VideoFrame, short_side: int | None) -> np.ndarray:
-    frame_HWC = frame.to_ndarray(format="rgb24")
-    return _shrunk(np.rot90(frame_HWC, frame.rotation // 90 % 4), short_side)
-
-
-def _shrunk(frame_HWC: np.ndarray, short_side: int | None) -> np.ndarray:
-    old_height, old_width, _ = frame_HWC.shape
-    height, width = scaled_size(old_height, old_width, short_side)
-    if (height, width) == (old_height, old_width):
-        return frame_HWC
-    return cv2.resize(np.ascontiguousarray(frame_HWC), (width, height), interpolation=cv2.INTER_AREA)
-
-
-def _decord() -> Any | None:
-    """The module, silenced, or None where it is not installed (it has no wheels outside x86-64 Linux)."""
-    try:
-        module = importlib.import_module("decord")
-    except (ImportError, OSError):
+def _unsafe(backend: Backend, timeline: Timeline | None) -> str | None:
+    """Why the file is not for the fast decoder of a backend; None if it is, or if there is none."""
+    if backend == "pyav":
         return None
-    module.logging.set_level(module.logging.QUIET)
-    return module
+    if backend == "torchcodec":
+        return None if timeline is None else torchcodec_backend.unsafe(timeline)
+    if timeline is None:
+        return None if decord_backend.version() else "decord is not installed"
+    return unsafe_for_decord(timeline)
+
+
+def _require(backend: Backend) -> None:
+    """Raise ConfigError if the backend is not installed."""
+    if backend == "torchcodec":
+        torchcodec_backend.decoder()
+    elif backend == "decord" and decord_backend.version() is None:
+        raise ConfigError("the backend decord is not installed (it has no wheel for this machine): use auto or pyav")
+
+
+def _timeline(video: bytes | Path, frames: Sequence[int], label: str, limits: Limits) -> Timeline:
+    """Timeline of a video that has these frames."""
+    timeline = scan(video, label, limits)
+    if timeline.pts is not None and max(frames) >= len(timeline.pts):
+        raise SampleError(f"{label}: asked for frames {_span(frames)} of a video of {len(timeline.pts)} frames")
+    return timeline
+
+
+def _repeated(pixels_HWC: np.ndarray, frames: Sequence[int], short_side: int | None, label: str) -> np.ndarray:
+    """A picture as often as its only frame is asked for."""
+    if max(frames) > 0:
+        raise SampleError(f"{label}: asked for frames {_span(frames)} of a picture, which has one")
+    return np.repeat(shrunk(pixels_HWC, short_side)[None], len(frames), axis=0)
+
+
+@cache
+def _say(reason: str) -> None:
+    """Log a reason for not taking decord, once per process."""
+    log.info("decoder: PyAV for some files, because of %s (auto)", reason)
 
 
 def _span(frames: Sequence[int]) -> str:

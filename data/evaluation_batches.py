@@ -10,7 +10,7 @@ from jepa.data.frames import Frames
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.source import Source
 from jepa.data.transforms import centre_crop
-from jepa.data.windows import WindowConfig, centre_window, tile_windows
+from jepa.data.windows import WindowConfig, segment_windows, tile_windows
 from jepa.data.workers import Loader
 
 BYTES_IN_PROCESS = 256 * 10**6
@@ -55,8 +55,9 @@ def evaluation_batches(
     loader: LoaderConfig,
     indices: Sequence[int] | None = None,
     tiles: bool = False,
+    segments: int = 1,
 ) -> Iterator[EvaluationBatch]:
-    """Every clip once, in order: the centre window of each video, or all that cover it; centre crop.
+    """Every clip once, in order: the centre window of each video, one from each of its parts, or all that cover it.
 
     Args:
         source: the videos.
@@ -66,6 +67,7 @@ def evaluation_batches(
         loader: workers, cache.
         indices: videos to read, in this order; by default all.
         tiles: every window of `tile_windows` instead of the centre one.
+        segments: clips of a video, if not `tiles`: one from each of so many equal parts. They stay in one batch.
 
     Raises:
         DataError: a video is too short, or (while iterating) cannot be decoded.
@@ -73,8 +75,9 @@ def evaluation_batches(
     clips: list[tuple[int, tuple[int, ...]]] = []
     for index in range(len(source)) if indices is None else indices:
         info = source.info(index)
-        windows = tile_windows(info, window) if tiles else [centre_window(info, window)]
+        windows = tile_windows(info, window) if tiles else segment_windows(info, window, segments)
         clips.extend((index, ids) for ids in windows)
+    batch_size = max(1, batch_size // segments) * segments
     frames = loader.open_frames(source, size)
     numbers = range(-(-len(clips) // batch_size))
     few = frames.cached and len(clips) * window.frames * size * size * 3 < BYTES_IN_PROCESS

@@ -1,9 +1,12 @@
-"""Plain video files as a data set: no packing, every file is looked at when the source is opened.
+"""Plain video files or pictures as a data set: no packing, every file is looked at when the source is opened.
 
 Convenient for a handful of files and for a first try. For more, `jepa pack` is better: it looks once, stores small
 videos with many keyframes, and knows their checksums. Sub-folders are followed, also through symbolic links; hidden
 files are left out. Files inside a folder count as videos by their ending (`VIDEO_ENDINGS`); a file that is named
 itself is always tried. If every video lies in a sub-folder, the first sub-folder is its label (`cats/a.mp4`).
+
+Where there is no video, pictures are taken (`PICTURE_ENDINGS`), each as a video of one frame. Beside videos they
+are covers and thumbnails, and left out with a warning.
 """
 
 import os
@@ -11,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from jepa.data.pictures import PICTURE_ENDINGS
 from jepa.data.source import Label, SampleInfo, printable
 from jepa.data.timeline import VideoInfo, probe
 from jepa.errors import DataError
@@ -99,7 +103,7 @@ class FolderSource:
 
 
 def find_videos(root: Path) -> list[Path]:
-    """The videos under a folder in the order of their paths, or the file itself.
+    """The videos under a folder in the order of their paths, or else the pictures; or the file itself.
 
     Raises:
         DataError: there is none.
@@ -108,10 +112,14 @@ def find_videos(root: Path) -> list[Path]:
         return [root]
     files = sorted(visible_files(root), key=lambda file: os.fsencode(file.relative_to(root)))
     videos = [file for file in files if file.suffix[1:].lower() in VIDEO_ENDINGS]
-    if not videos:
+    pictures = [file for file in files if file.suffix[1:].lower() in PICTURE_ENDINGS]
+    if videos and pictures:
+        log.warning("%d pictures beside the videos in %s are left out", len(pictures), printable(root))
+    if not videos and not pictures:
         example = f" ({len(files)} other files, such as {printable(files[0].relative_to(root))})" if files else ""
-        raise DataError(f"no videos in {printable(root)}{example}; known endings: {' '.join(sorted(VIDEO_ENDINGS))}")
-    return videos
+        known = " ".join(sorted(VIDEO_ENDINGS | PICTURE_ENDINGS))
+        raise DataError(f"no videos in {printable(root)}{example}; known endings: {known}")
+    return videos or pictures
 
 
 def folder_labels(root: Path, files: list[Path]) -> Mapping[Path, Mapping[str, Label]]:

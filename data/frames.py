@@ -15,6 +15,7 @@ import numpy as np
 
 from jepa.data.decode import Backend, decode, scaled_size
 from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
+from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.source import SampleInfo, Source, cache_name
 from jepa.data.storage import default_cache
 from jepa.data.workers import Loader
@@ -50,6 +51,7 @@ class Frames:
         budget_gb: float,
         cache: Path | None = None,
         backend: Backend = "auto",
+        limits: Limits = DEFAULT_LIMITS,
         workers: int = 0,
     ) -> None:
         """Find or make the decoded copy.
@@ -60,6 +62,7 @@ class Frames:
             budget_gb: largest decoded copy, in gigabytes (10^9 bytes); 0 for none.
             cache: folder of the copy; by default $JEPA_CACHE or ~/.cache/jepa.
             backend: the decoder.
+            limits: what a video may ask for.
             workers: processes that decode while the copy is made.
 
         Raises:
@@ -71,6 +74,7 @@ class Frames:
         self.source = source
         self.short_side = short_side
         self.backend = backend
+        self.limits = limits
         self.workers = workers
         self.path = (cache or default_cache()) / _file_name(source, short_side)
         self._file = self._find_or_make(int(budget_gb * GIGABYTE))
@@ -93,8 +97,12 @@ class Frames:
 
     def _decode(self, index: int, frame_ids: Sequence[int]) -> np.ndarray:
         info = self.source.info(index)
-        video = self.source.read(index)
-        return decode(video, frame_ids, backend=self.backend, short_side=self.short_side, name=info.key)
+        self.limits.check_pixels(info.height, info.width, info.key)
+        self.limits.check_seconds(info.frames / info.fps if info.fps > 0 else 0.0, info.key)
+        return decode(
+            self.source.read(index), frame_ids, backend=self.backend, short_side=self.short_side, name=info.key,
+            exact=info.exact, limits=self.limits,
+        )  # fmt: skip
 
     def _decode_all(self, index: int) -> np.ndarray:
         return self._decode(index, range(self.source.info(index).frames))

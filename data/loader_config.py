@@ -1,10 +1,11 @@
 """How clips are read: batch size, order, processes, caches, decoder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from jepa.data.decode import Backend
+from jepa.data.decode import Backend, announce
 from jepa.data.frames import Frames, stored_side
+from jepa.data.limits import Limits
 from jepa.data.source import Source
 from jepa.data.storage import RemoteOptions
 from jepa.data.workers import StartMethod
@@ -36,7 +37,9 @@ class LoaderConfig:
     """Seconds that one answer of a server may take; then, and after other faults, the read is tried again, six times in
     all."""
     backend: Backend = "auto"
-    """Video decoder."""
+    """Video decoder: auto takes decord where its frames are exact, else PyAV."""
+    limits: Limits = field(default_factory=Limits)
+    """What a file may ask for; larger videos and pictures are not decoded."""
     start_method: StartMethod = "forkserver"
     """How worker processes start."""
 
@@ -61,11 +64,15 @@ class LoaderConfig:
 
     def open_frames(self, source: Source, size: int) -> Frames:
         """The frames of a source, for clips of `size` x `size` pixels. Raises as `Frames`."""
-        return Frames(
+        frames = Frames(
             source,
             short_side=stored_side(size),
             budget_gb=self.cache_gb,
             cache=self.cache,
             backend=self.backend,
+            limits=self.limits,
             workers=self.workers,
         )
+        if not frames.cached:
+            announce(self.backend)
+        return frames

@@ -7,6 +7,8 @@ marks are applied), 8 bit 4:2:0 BT.601, no audio. The frames and their times sta
 a variable one by its timestamps. `copy` keeps the file as it is, but decodes it once all the
 same, to know that it can be.
 
+A picture is stored as the file it is; one that is larger than wanted becomes a smaller JPEG.
+
 A video of which less than 90 % can be decoded is refused as cut off: half a video would get the label of a whole one.
 
 Annotations may name a part of a long video, from one second to another. Such a part is found by seeking, so that a
@@ -33,9 +35,12 @@ from av.video.stream import VideoStream
 
 from jepa.data.decode import scaled_size
 from jepa.data.folder import visible_files
+from jepa.data.limits import DEFAULT_LIMITS
 from jepa.data.lists import Entry
+from jepa.data.pictures import is_picture, stored_picture
 from jepa.data.source import printable
 from jepa.data.timeline import CLOCK, DEFAULT_FPS, VideoInfo, decoded, iterate, opened, packets, probe, scan, ticks
+from jepa.data.video_file import upright
 from jepa.errors import ConfigError, DataError
 
 LEAST_SHARE = 0.9
@@ -141,11 +146,14 @@ def pack_entry(entry: Entry, config: PackConfig) -> Packed:
 
 
 def pack_video(path: Path, config: PackConfig) -> Packed:
-    """Read, check and (unless `copy`) encode one video.
+    """Read, check and (unless `copy`) encode one video; a picture stays one, as a file of its kind.
 
     Raises:
         DataError: it cannot be read or is cut off.
     """
+    if is_picture(path, printable(path), DEFAULT_LIMITS):
+        picture = stored_picture(path, None if config.copy else config.short_side, printable(path), DEFAULT_LIMITS)
+        return Packed(picture, probe(picture, printable(path)))
     info = probe(path)
     expected = max(info.frames, info.announced or 0)
     if config.copy:
@@ -174,7 +182,7 @@ def _from_file(path: Path, info: VideoInfo) -> _Film:
     timeline = scan(path)
     rate = Fraction(info.fps).limit_denominator(1001)
     shown = ticks(timeline.pts, timeline.time_base, rate)
-    frames = ((_upright(frame), frame.pts) for frame in iterate(path))
+    frames = ((upright(frame), frame.pts) for frame in iterate(path))
     return _Film(printable(path), info.height, info.width, rate, shown, frames)
 
 
@@ -266,14 +274,14 @@ def _from_cut(path: Path, name: str, cut: _Cut, times: list[int]) -> _Film:
     if times[-1] > times[0]:
         measured = (len(times) - 1) / ((times[-1] - times[0]) * base)
         rate = rate if abs(measured / rate - 1) < Fraction(1, 100) else measured.limit_denominator(1001)
-    height, width = _upright(first).shape[:2]
+    height, width = upright(first).shape[:2]
     return _Film(name, height, width, rate, ticks(times, base, rate), _read_cut(path, name, cut))
 
 
 def _read_cut(path: Path, name: str, cut: _Cut) -> Iterator[tuple[np.ndarray, int | None]]:
     with opened(path, name) as (container, stream):
         for frame in _frames_between(container, stream, cut):
-            yield _upright(frame), frame.pts
+            yield upright(frame), frame.pts
 
 
 def _frames_between(container: InputContainer, stream: VideoStream, cut: _Cut) -> Iterator[VideoFrame]:
@@ -290,10 +298,6 @@ def _frames_between(container: InputContainer, stream: VideoStream, cut: _Cut) -
 def _rate(stream: VideoStream) -> Fraction:
     rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_FPS
     return Fraction(rate).limit_denominator(1001)
-
-
-def _upright(frame: VideoFrame) -> np.ndarray:
-    return np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90 % 4)
 
 
 def _encode(film: _Film, config: PackConfig) -> tuple[bytes, int]:

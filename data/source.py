@@ -178,7 +178,9 @@ def split_folders(folder: Path) -> dict[str, Path]:
     if len(shards) == len(named):
         return shards
     # Only now: looking for videos walks through the folders.
-    filled = {child.name for child in children if _holds_data(child)}
+    filled = {child.name for child in children if _holds(child, videos=True)}
+    # Pictures beside videos are plots and thumbnails.
+    filled = filled or {child.name for child in children if _holds(child, videos=False)}
     found = {name: child for name, child in named.items() if name in filled}
     others = sorted(filled - SPLITS)
     if others and len(found) > 1:
@@ -189,11 +191,12 @@ def split_folders(folder: Path) -> dict[str, Path]:
     return shards if others else found
 
 
-def _holds_data(folder: Path) -> bool:
-    """Whether a video or a shard lies somewhere in the folder."""
+def _holds(folder: Path, videos: bool) -> bool:
+    """Whether a video or a shard lies somewhere in the folder; else, whether a picture does."""
     from jepa.data.folder import VIDEO_ENDINGS, visible_files  # it imports this file
+    from jepa.data.pictures import PICTURE_ENDINGS
 
-    endings = VIDEO_ENDINGS | {"tar"}
+    endings = VIDEO_ENDINGS | {"tar"} if videos else PICTURE_ENDINGS
     return any(file.name == MANIFEST or file.suffix[1:].lower() in endings for file in visible_files(folder))
 
 

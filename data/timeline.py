@@ -8,24 +8,30 @@ come out of the decoder are counted.
 
 What is damaged is left out of the count: packets that the container marks as cut off, and everything behind the place
 where the container itself ends early.
+
+A picture is a video of one frame that is shown for a second.
 """
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from jepa.data.source import printable
-from jepa.errors import DataError
+from jepa.data.frame_sizes import size_mark
+from jepa.data.limits import DEFAULT_LIMITS, Limits
+from jepa.data.pictures import is_picture, read_picture
+from jepa.data.video_file import UPRIGHT, Turn, decoded, iterate, label_of, one_line, opened, packets, turn_of
+from jepa.errors import SampleError
+
+__all__ = [
+    "CLOCK", "DEFAULT_FPS", "Timeline", "VideoInfo", "decoded", "inexact", "iterate", "label_of", "one_line", "opened",
+    "packets", "probe", "scan", "ticks",
+]  # fmt: skip
 
 ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg", "png"})
 """Codecs of which a packet makes one frame (VP8: if it is a shown one)."""
@@ -89,22 +95,35 @@ class Timeline:
     """No packet is hidden, discarded or cut off."""
     closed: bool
     """Starts with a keyframe, and every frame is shown after the keyframe it follows."""
+    steady: bool = True
+    """No keyframe says that the size of the frames changes."""
+    odd: bool = False
+    """Height or width is an odd number, so that decoders do not agree on the colours between two stored ones."""
+    turn: Turn = UPRIGHT
+    """How the frames are to be turned to stand upright; looked up only where `inexact` finds nothing else."""
+
+    @property
+    def mirrored(self) -> bool:
+        """The turn is no plain rotation."""
+        return sum(self.turn) % 2 == 1
 
 
-def probe(video: bytes | Path, name: str = "") -> VideoInfo:
+def probe(video: bytes | Path, name: str = "", limits: Limits = DEFAULT_LIMITS) -> VideoInfo:
     """Count the frames of a video and measure its rate; decodes one frame (all, if the timeline is not clean).
 
     Raises:
-        DataError: the file is missing, unreadable, no video, or none of its frames decodes.
+        SampleError: the file is missing, unreadable, no video, exceeds the limits, or none of its frames decodes.
     """
     label = label_of(video, name)
-    timeline = scan(video, label)
+    if is_picture(video, label, limits):
+        return _picture_info(video, label, limits)
+    timeline = scan(video, label, limits)
     keyframes: tuple[int, ...] = ()
-    first = next(iterate(video, label), None)
+    first = next(iterate(video, label, limits), None)
     if first is None:
-        raise DataError(f"{label}: no frame can be decoded (damaged, cut off or encrypted)")
+        raise SampleError(f"{label}: no frame can be decoded (damaged, cut off or encrypted)")
     if timeline.pts is None:
-        times = [frame.pts for frame in iterate(video, label)]
+        times = [frame.pts for frame in iterate(video, label, limits)]
         pts = None if None in times else sorted(time for time in times if time is not None)
         frames = len(times)
     else:
@@ -112,13 +131,19 @@ def probe(video: bytes | Path, name: str = "") -> VideoInfo:
         position = {time: index for index, time in enumerate(pts)}
         keyframes = tuple(position[key] for key in timeline.keys)
     fps = _fps(pts, timeline)
-    height, width = (first.width, first.height) if first.rotation // 90 % 2 else (first.height, first.width)
+    height, width = (first.width, first.height) if turn_of(first)[0] else (first.height, first.width)
     announced = timeline.indexed if timeline.container in EXACT_INDEX else None
     shown = ticks(pts, timeline.time_base, Fraction(fps).limit_denominator(1001))
     return VideoInfo(
         frames, fps, height, width, frames / fps, timeline.codec, keyframes, announced, _extension(timeline.container),
         tuple(shown.values()) if shown else (), inexact(timeline) is None,
     )  # fmt: skip
+
+
+def _picture_info(picture: bytes | Path, label: str, limits: Limits) -> VideoInfo:
+    read = read_picture(picture, label, limits)
+    height, width, _ = read.pixels.shape
+    return VideoInfo(1, 1.0, height, width, 1.0, read.codec, (0,), None, read.extension, (), False)
 
 
 def ticks(pts: Sequence[int] | None, base: Fraction, rate: Fraction) -> dict[int, int] | None:
@@ -141,117 +166,82 @@ def inexact(timeline: Timeline) -> str | None:
     if timeline.pixels not in EXACT_PIXELS:
         return f"pixel format {timeline.pixels}"
     if timeline.pts is None:
-        return "timestamps are missing, double or not those of the frames"
+        return "timestamps that are missing, double or not those of the frames"
     if not timeline.whole:
         return "hidden, discarded or cut-off frames"
     if not timeline.closed:
         return "open groups of pictures"
     if timeline.announced not in (0, len(timeline.pts)):
-        return f"the header announces {timeline.announced} frames, the file holds {len(timeline.pts)}"
+        return f"a wrong frame count in the header ({timeline.announced}, the file holds {len(timeline.pts)})"
+    if not timeline.steady:
+        return "frames that change their size"
+    if timeline.odd:
+        return "an odd height or width"
+    if timeline.turn != UPRIGHT:
+        return "frames that are stored turned or mirrored"
     return None
 
 
-def iterate(video: bytes | Path, name: str = "") -> Iterator[VideoFrame]:
-    """Every frame that decodes, in presentation order; what is damaged is left out, as in `probe`'s count.
+def scan(video: bytes | Path, name: str = "", limits: Limits = DEFAULT_LIMITS) -> Timeline:
+    """Read the packets of the video stream without decoding them (but for one frame, if all depends on it).
 
     Raises:
-        DataError: the file cannot be opened.
+        SampleError: the file cannot be opened, has no video stream or exceeds the limits.
     """
-    with opened(video, label_of(video, name)) as (container, stream):
-        yield from decoded(container, stream)
+    label = label_of(video, name)
+    with opened(video, label, limits) as (container, stream):
+        timeline, span = _scan(container, stream)
+        limits.check_seconds(span, label)
+        if inexact(timeline) is None:
+            timeline = replace(timeline, turn=_turn(container, stream, timeline.keys[0]))
+        return timeline
 
 
-def scan(video: bytes | Path, name: str = "") -> Timeline:
-    """Read the packets of the video stream without decoding them.
-
-    Raises:
-        DataError: the file cannot be opened or has no video stream.
-    """
-    with opened(video, label_of(video, name)) as (container, stream):
-        context = stream.codec_context
-        codec = context.name
-        times: list[int] = []
-        keys: list[int] = []
-        container_name = _container(container.format.name)
-        # avi stores decoding times only: where the codec reorders frames they are not the times of the frames.
-        clean = codec in ONE_PACKET_ONE_FRAME and not (container_name == "avi" and context.has_b_frames)
-        whole, closed = True, True
-        for packet in packets(container, stream):
-            if packet.is_corrupt or packet.is_discard or not _shown(codec, packet):
-                whole = False
-            elif packet.pts is None:
-                clean = False
-            else:
-                if packet.is_keyframe:
-                    keys.append(packet.pts)
-                closed = closed and bool(keys) and packet.pts >= keys[-1]
-                times.append(packet.pts)
-        clean = clean and bool(times) and len(set(times)) == len(times)
-        pts = tuple(sorted(times)) if clean else None
-        indexed = sum(not entry.is_discard for entry in stream.index_entries)
-        rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_FPS
-        return Timeline(
-            codec, container_name, context.pix_fmt or "", pts, tuple(sorted(keys)),
-            stream.time_base or Fraction(1, 1000), Fraction(rate), stream.frames, indexed, whole, closed,
-        )  # fmt: skip
-
-
-@contextmanager
-def opened(video: bytes | Path, label: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Container and video stream; whatever the native library raises inside becomes a DataError."""
+def _turn(container: InputContainer, stream: VideoStream, key: int) -> Turn:
+    """How the frame of the first keyframe is to be turned; only the decoder gives it."""
     try:
-        # A Python file and no path: FFmpeg would read "12:30.mp4" as a protocol. A playlist must not open other files.
-        file: BinaryIO = io.BytesIO(video) if isinstance(video, bytes) else video.open("rb")
-        with file:
-            if not file.read(1):
-                raise DataError(f"{label}: the file is empty")
-            file.seek(0)
-            with av.open(file, "r", metadata_errors="replace", options={"protocol_whitelist": "none"}) as container:
-                yield container, _video_stream(container, label)
-    except DataError:
-        raise
-    except av.error.InvalidDataError:
-        raise DataError(f"{label}: {_why_invalid(video)}") from None
-    except (av.FFmpegError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        strerror = error.strerror if isinstance(error, OSError) else None
-        raise DataError(f"{label}: {strerror or one_line(error)}") from None
-
-
-def _video_stream(container: InputContainer, label: str) -> VideoStream:
-    stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream):
-        raise DataError(f"{label}: no video stream")
-    if stream.codec_context is None:
-        raise DataError(f"{label}: no decoder for its video stream")
-    stream.codec_context.thread_count = 1
-    return stream
-
-
-def packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[VideoStream]"]:
-    """Packets with data, up to the end or the first place where the container itself is damaged."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except (StopIteration, av.FFmpegError):
-            return
-        if packet.size:
-            yield packet
-
-
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """Frames of the packets from here on. A packet that does not decode gives none; half a packet is not tried."""
-    for packet in packets(container, stream):
-        if packet.is_corrupt:
-            continue
-        try:
-            yield from stream.decode(packet)
-        except av.FFmpegError:
-            continue
-    try:
-        yield from stream.decode(None)
+        container.seek(key, stream=stream)
+        packet = next(packets(container, stream), None)
+        frames = [] if packet is None else [*stream.decode(packet), *stream.decode(None)]
     except av.FFmpegError:
-        return
+        return UPRIGHT
+    return turn_of(frames[0]) if frames else UPRIGHT
+
+
+def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, float]:
+    """The timeline, and the seconds from the first packet to the last."""
+    context = stream.codec_context
+    codec = context.name
+    times: list[int] = []
+    keys: list[int] = []
+    container_name = _container(container.format.name)
+    # avi stores decoding times only: where the codec reorders frames they are not the times of the frames.
+    clean = codec in ONE_PACKET_ONE_FRAME and not (container_name == "avi" and context.has_b_frames)
+    whole, closed = True, True
+    sizes: set[bytes] = set()
+    extradata = context.extradata or b""
+    for packet in packets(container, stream):
+        if packet.is_corrupt or packet.is_discard or not _shown(codec, packet):
+            whole = False
+        elif packet.pts is None:
+            clean = False
+        else:
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+                sizes.add(size_mark(codec, bytes(packet), extradata))
+            closed = closed and bool(keys) and packet.pts >= keys[-1]
+            times.append(packet.pts)
+    clean = clean and bool(times) and len(set(times)) == len(times)
+    pts = tuple(sorted(times)) if clean else None
+    indexed = sum(not entry.is_discard for entry in stream.index_entries)
+    rate = stream.average_rate or stream.guessed_rate or stream.base_rate or DEFAULT_FPS
+    base = stream.time_base or Fraction(1, 1000)
+    span = float((max(times) - min(times)) * base) if times else 0.0
+    timeline = Timeline(
+        codec, container_name, context.pix_fmt or "", pts, tuple(sorted(keys)), base, Fraction(rate), stream.frames,
+        indexed, whole, closed, len(sizes) < 2, bool(context.height % 2 or context.width % 2),
+    )  # fmt: skip
+    return timeline, span
 
 
 def _shown(codec: str, packet: "Packet[VideoStream]") -> bool:
@@ -274,26 +264,3 @@ def _container(demuxer: str) -> str:
 
 def _extension(container: str) -> str:
     return {"matroska": "mkv", "mpegts": "ts", "mpeg": "mpg", "asf": "wmv"}.get(container, container)
-
-
-def label_of(video: bytes | Path, name: str) -> str:
-    return name or (printable(video) if isinstance(video, Path) else f"video of {len(video)} bytes")
-
-
-def _why_invalid(video: bytes | Path) -> str:
-    if isinstance(video, Path):
-        with video.open("rb") as file:
-            start = file.read(8)
-    else:
-        start = video[:8]
-    if start[4:8] == b"ftyp":
-        return "the index (moov) of this mp4 file is missing or damaged; it was probably cut off"
-    return "no video that FFmpeg can read (damaged, cut off or another kind of file)"
-
-
-def one_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:200] if lines else type(error).__name__
-
-
-av.logging.set_level(None)  # FFmpeg's own lines would go to stderr without saying which file; our errors do

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
-from jepa.config import config_hash
+from jepa.config import config_hash, to_dict
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.windows import Short, WindowConfig
 from jepa.devices import exact_device
@@ -48,14 +48,21 @@ class ClipConfig:
     fps: float | None = None
     """Frames per second of a clip; sets the stride from each video's frame rate."""
     short: Short | None = None
-    """A video too short for a clip: stop with an error, or repeat its last frame."""
+    """A video too short for a clip: stop with an error, repeat its last frame, or start it again (loop)."""
+    segments: int = 1
+    """Clips of a video, one from the middle of each of so many equal parts; probes see the features of all of them."""
     size: int | None = None
     """Height and width in pixels."""
     levels: tuple[int, ...] = ()
     """0-based encoder blocks whose tokens are read, concatenated along the sequence; the output if none."""
 
     def __post_init__(self) -> None:
-        for name, count in (("frames", self.frames), ("stride", self.stride), ("size", self.size)):
+        for name, count in (
+            ("frames", self.frames),
+            ("stride", self.stride),
+            ("segments", self.segments),
+            ("size", self.size),
+        ):
             if count is not None and count < 1:
                 raise ConfigError(f"clip.{name} is {count}, expected 1 or more")
         if self.fps is not None and not self.fps > 0:
@@ -69,7 +76,7 @@ class ClipConfig:
         frames = own.window.frames if self.frames is None else self.frames
         stride = own.window.stride if self.stride is None else self.stride
         window = WindowConfig(frames, stride, fps, self.short or own.window.short)
-        return ClipView(window, own.size if self.size is None else self.size)
+        return ClipView(window, own.size if self.size is None else self.size, self.segments)
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ class _Conditions:
     """All that a result depends on besides the weights and the seed; its hash is the `config_hash`."""
 
     data: tuple[str, str, int, int]
-    view: ClipView
+    view: dict[str, object]
     levels: tuple[int, ...]
     validation: float
     probe: LinearConfig | AttentiveConfig | KnnConfig
@@ -228,8 +235,8 @@ def _probe_all(
             started = time.monotonic()
             answers = run_probe(kind, features, task, config.probes, seed=seed)
             conditions = _Conditions(
-                data.fingerprint, view, config.clip.levels, config.probes.validation, config.probes.of(kind),
-                config.pixels if features.tokens is None else None,
+                data.fingerprint, _view_facts(view), config.clip.levels, config.probes.validation,
+                config.probes.of(kind), config.pixels if features.tokens is None else None,
             )  # fmt: skip
             result = _result(name, checkpoint_hash, kind, task, answers, config_hash(conditions), seed, data.name)
             if out is not None:
@@ -241,6 +248,12 @@ def _probe_all(
             )  # fmt: skip
             results.append(result)
     return results
+
+
+def _view_facts(view: ClipView) -> dict[str, object]:
+    """The view as it goes into the hash: without a single segment, so that earlier results keep theirs."""
+    facts: dict[str, object] = to_dict(view)
+    return {key: value for key, value in facts.items() if key != "segments" or value != 1}
 
 
 def _result(

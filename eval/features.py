@@ -3,7 +3,7 @@
 The encoder is frozen, so its output is data: 4000 clips of 64 tokens of width 96 are 98 MB in float32. What
 exceeds a budget goes to an unnamed temporary file, mapped into memory. Each clip is the centre window of its
 video at the frames, stride, padding and size the encoder was trained with, centre-cropped: evaluation adds no
-randomness.
+randomness. With segments, a video gives several clips, and its row holds the tokens of all of them.
 """
 
 import tempfile
@@ -33,6 +33,8 @@ class ClipView:
     window: WindowConfig
     size: int
     """Height and width in pixels."""
+    segments: int = 1
+    """Clips of a video; their features stand side by side."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class TokenTable:
     """Tokens of some clips, from one or several levels of an encoder."""
 
     tokens: Tensor
-    """float32 (clips, levels * N, D), level by level."""
+    """float32 (videos, segments * levels * N, D), segment by segment, in each level by level."""
     grid: TokenGrid
     """Layout of the N tokens of a level."""
 
@@ -48,7 +50,7 @@ class TokenTable:
         return self.tokens.shape[0]
 
     def step_means(self) -> Tensor:
-        """Mean token of each time step, steps (and levels) side by side: (clips, levels * steps * D).
+        """Mean token of each time step, steps (levels, segments) side by side: (videos, segments * levels * steps * D).
 
         The mean over all tokens would throw the order in time away, and with it most of what motion is.
         """
@@ -66,7 +68,7 @@ def view_of(encoder: FrozenEncoder, window: WindowConfig | None = None, size: in
 def evaluation_clips(
     clips: ClipSet, view: ClipView, loader: LoaderConfig, what: str
 ) -> Iterator[tuple[slice, EvaluationBatch]]:
-    """Batches of clips with the rows they take in a table, shown as progress."""
+    """Batches of clips, `view.segments` for each video, with the rows of a table that their videos take."""
     batches = evaluation_batches(
         clips.source,
         window=view.window,
@@ -74,11 +76,12 @@ def evaluation_clips(
         batch_size=loader.batch_size,
         loader=loader,
         indices=clips.indices,
+        segments=view.segments,
     )
     row = 0
     with progress(None, what, total=len(clips)) as bar:
         for batch in batches:
-            count = len(batch.indices)
+            count = len(batch.indices) // view.segments
             yield slice(row, row + count), batch
             row += count
             bar.advance(count)
@@ -117,6 +120,7 @@ def token_table(
     for rows, batch in evaluation_clips(clips, view, loader, what):
         pixels = encoder.preprocess(batch.clips.to(device))
         found = torch.cat(encoder.levels(pixels, levels), dim=1) if levels else encoder(pixels)
+        found = found.unflatten(0, (-1, view.segments)).flatten(1, 2)
         if tokens_BND is None:
             grid = encoder.grid_of(pixels)
             tokens_BND = empty_table((len(clips), *found.shape[1:]), memory_gb)

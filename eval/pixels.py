@@ -49,7 +49,7 @@ def pixel_table(
     """Pixel features of every clip, float32 (clips, features)."""
     table: Tensor | None = None
     for rows, batch in evaluation_clips(clips, view, loader, what):
-        features_BF = pixel_features(batch.clips, config.size)
+        features_BF = pixel_features(batch.clips, config.size).unflatten(0, (-1, view.segments)).flatten(1)
         if table is None:
             table = empty_table((len(clips), features_BF.shape[1]), memory_gb)
         table[rows] = features_BF

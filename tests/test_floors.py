@@ -32,9 +32,10 @@ ONLY: dict[str, set[str]] = {
 FENCES: dict[str, str] = {
     "lightning": r"training/|eval/|commands/",
     "pytorch_lightning": r"(?!)",
-    "decord": r"data/decode\.py|bench/bare\.py",
-    "torchcodec": r"data/decode\.py|bench/bare\.py",
-    "av": r"data/decode\.py|data/timeline\.py|data/pack\.py|data/synthetic/|bench/(bare|material)\.py",
+    "decord": r"data/decoders/decord_backend\.py|bench/bare\.py",
+    "torchcodec": r"data/decoders/torchcodec_backend\.py|bench/bare\.py",
+    "av": r"data/(decoders/pyav_backend|video_file|timeline|pack)\.py|data/synthetic/|bench/(bare|material)\.py",
+    "PIL": r"data/pictures\.py",
     "vjepa2": r"bench/official\.py",
     "fsspec": r"data/remote\.py",
     "webdataset": r"data/shard_writer\.py",
@@ -49,6 +50,13 @@ FENCES: dict[str, str] = {
     "torch": r"(?!(config|yaml_text|errors|logs|version|cli|arguments|__main__|__init__)\.py$)",
 }
 """Outside package -> pattern of the files (below jepa/) that may import it. `(?!)` matches nothing."""
+
+
+INSIDE: dict[str, str] = {
+    "jepa.data.decoders.": r"data/decode\.py|data/decoders/",
+    "jepa.data.decoders.shrink": r"data/(decode|pictures)\.py|data/decoders/",
+}
+"""Start of a module of ours -> pattern of the files that may import it; the longest start counts."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,8 @@ def imports_of(source: str, file: str) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             module = "." * node.level + (node.module or "")
             # `from jepa import data` imports jepa.data
-            names = [f"jepa.{alias.name}" for alias in node.names] if module == "jepa" else [module]
+            split = module in ("jepa", "jepa.data.decoders")
+            names = [f"{module}.{alias.name}" for alias in node.names] if split else [module]
             yield from (Import(file, node.lineno, name) for name in names)
         elif isinstance(node, ast.Call) and (name := dynamic_import(node)):
             yield Import(file, node.lineno, name)
@@ -96,6 +105,9 @@ def complaint(found: Import) -> str | None:
     if package != "jepa":
         allowed = re.match(FENCES.get(package, ""), found.file)
         return None if allowed else f"{where}{package} may not be imported here"
+    start = max((start for start in INSIDE if found.name.startswith(start)), key=len, default=None)
+    if start is not None and not re.match(INSIDE[start], found.file):
+        return f"{where}{found.name} may be imported only behind data/decode.py"
     importer, imported = part_of(found.file), found.name.split(".")[1] if "." in found.name else "version"
     own, other = floor_of(importer), floor_of(imported)
     if own is None:
@@ -137,6 +149,11 @@ def test_imports_only_go_down_and_stay_inside_the_fences() -> None:
         ("rng.py", "from jepa.masks.build import MaskSampler"),
         ("models/encoder.py", "import lightning.pytorch as pl"),
         ("data/stream.py", "from decord import VideoReader"),
+        ("data/decode.py", "import decord"),
+        ("data/decoders/decord_backend.py", "import torchcodec"),
+        ("data/frames.py", "from jepa.data.decoders import pyav_backend"),
+        ("eval/clips.py", "from jepa.data.decoders.shrink import shrunk"),
+        ("data/pack.py", "from PIL import Image"),
         ("data/frames.py", 'importlib.import_module("av")'),
         ("data/frames.py", "import webdataset as wds"),
         ("data/shards.py", 'importlib.import_module("fsspec.core")'),
@@ -161,6 +178,8 @@ def test_a_violation_is_caught_with_file_and_line(file: str, source: str) -> Non
         ("tokens.py", "from jepa.errors import ConfigError"),
         ("data/stream.py", "from jepa.data.order import Order"),
         ("data/synthetic/video.py", "import av"),
+        ("data/decode.py", "from jepa.data.decoders.decord_backend import read_frames"),
+        ("data/pictures.py", "from jepa.data.decoders.shrink import shrunk"),
         ("training/module.py", "import lightning"),
         ("commands/pretrain.py", "from jepa.eval.knn import knn"),
         ("cli.py", "from jepa.logs import configured"),

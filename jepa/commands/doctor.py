@@ -147,7 +147,7 @@ def as_text(found: Findings) -> str:
     """The findings for people."""
     rows = [f"{name:14}{value}" for name, value in found.system.items()]
     rows += [f"{'device':14}{device}" for device in found.devices]
-    rows += [f"{'decoder':14}{name} {version or 'not installed'}" for name, version in found.decoders.items()]
+    rows += [f"{'decoder':14}{name} {version or 'not available'}" for name, version in found.decoders.items()]
     rows.append(f"{'/dev/shm':14}{'none' if found.shm_bytes is None else f'{_size(found.shm_bytes)} free'}")
     rows.append(f"{'disk':14}{_size(found.disk_bytes)} free in {Path.cwd()}")
     rows += [

@@ -58,8 +58,8 @@ class ExtractConfig:
     stride: int | None = None
     """Frames from one frame of a window to the next; as in pretraining when none."""
     short: Short | None = None
-    """Videos shorter than a window: `error` skips them, `repeat` repeats their last frame; as in pretraining when
-    none."""
+    """Videos shorter than a window: `error` skips them, `repeat` repeats their last frame, `loop` starts them again; as
+    in pretraining when none."""
     batch_size: int = 32
     """Windows that go through the encoder together."""
     shard_size: int | None = None

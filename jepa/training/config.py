@@ -12,7 +12,7 @@ from jepa.data.interleave import exact
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.steps import Steps
 from jepa.data.transforms import AugmentConfig
-from jepa.data.windows import WindowConfig
+from jepa.data.windows import Short, WindowConfig
 from jepa.devices import DeviceName
 from jepa.errors import ConfigError
 from jepa.masks.build import MasksConfig
@@ -33,8 +33,8 @@ class ClipConfig:
     """Take every n-th frame of the video; `fps` overrides it."""
     fps: float | None = None
     """Frames per second of the clip, whatever the video's rate; none to use `stride`."""
-    short: Literal["error", "repeat"] = "error"
-    """What to do with videos shorter than a clip: stop with an error, or repeat the last frame."""
+    short: Short = "error"
+    """Videos shorter than a clip: stop with an error, repeat their last frame, or start them again (`loop`)."""
     size: int = 224
     """Height and width of the clip in pixels."""
     scale: tuple[float, float] = (0.3, 1.0)

@@ -1,17 +1,22 @@
 """Token tables against the encoder called clip by clip, and means against a loop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
+from jepa.data.collate import stack
 from jepa.data.evaluation_batches import evaluation_batches
+from jepa.data.frames import Frames
 from jepa.data.loader_config import LoaderConfig
-from jepa.data.windows import WindowConfig
+from jepa.data.transforms import centre_crop
+from jepa.data.windows import WindowConfig, segment_windows
 from jepa.errors import DataError
 from jepa.eval.clips import open_evaluation_data
 from jepa.eval.features import TokenTable, empty_table, token_table, view_of
+from jepa.eval.pixels import PixelsConfig, pixel_table
 from jepa.models.encoder import EncoderConfig
 from jepa.tokens import TokenGrid
 
@@ -52,6 +57,22 @@ def test_levels_follow_one_another_along_the_sequence(tiny_shards: Path) -> None
     last = token_table(encoder, data.test, view_of(encoder), loader=LOADER)
     torch.testing.assert_close(both.tokens[:, 8:], last.tokens)
     assert both.step_means().shape == (3, 2 * 2 * 24)
+
+
+def test_segments_stand_side_by_side_in_the_row_of_their_video(tiny_shards: Path) -> None:
+    encoder, data = make_encoder(), open_evaluation_data(tiny_shards, limit=5)
+    view = replace(view_of(encoder, WindowConfig(frames=4, stride=1)), segments=3)
+    table = token_table(encoder, data.test, view, loader=LOADER)
+    assert table.tokens.shape == (5, 3 * 8, 24)
+    assert table.step_means().shape == (5, 3 * 2 * 24)
+    frames = Frames(data.test.source, short_side=40, budget_gb=0)
+    for row, (index, info) in enumerate(zip(data.test.indices, data.test.infos, strict=True)):
+        for number, window in enumerate(segment_windows(info, view.window, 3)):
+            clip = stack([centre_crop(frames.window(index, window), 32)])
+            expected = encoder(encoder.preprocess(clip))[0]
+            torch.testing.assert_close(table.tokens[row, 8 * number : 8 * number + 8], expected)
+    pixels = pixel_table(data.test, view, loader=LOADER, config=PixelsConfig(size=8), memory_gb=1, what="pixels")
+    assert pixels.shape == (5, 3 * 3 * 7 * 64)
 
 
 def test_large_tables_lie_in_a_file_and_behave_the_same(tiny_shards: Path) -> None:

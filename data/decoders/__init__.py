@@ -1,0 +1,1 @@
+"""The decoders behind `jepa.data.decode`, one file each; nobody else imports them."""
