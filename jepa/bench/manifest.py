@@ -72,7 +72,7 @@ class ManifestFigures:
     open_mb: float
     """Memory at most until then."""
     info_us: float
-    """Microseconds for the facts of a sample, in random order inside each shard."""
+    """Microseconds of processor time for the facts of a sample, in random order inside each shard."""
     first_batch_seconds: tuple[float, ...]
     """From an open data set to the first batch at position 0; each of a process of its own."""
     late_batch_seconds: tuple[float, ...]
