@@ -24,6 +24,9 @@ SPLITS = frozenset({"train", "test", "val", "validation"})
 MANIFEST = "manifest.json"
 """The file that makes a folder of tars a folder of shards."""
 
+JOURNAL = Path(".pack", "plan.json")
+"""The file that makes a folder one that `jepa pack` has not finished."""
+
 
 @dataclass(frozen=True)
 class SampleInfo:
@@ -107,6 +110,8 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
     folder = _local(path)
     if not folder.exists():
         raise DataError(f"no such file or folder: {folder}")
+    if is_unfinished(folder):
+        raise DataError(f"{folder} is unfinished: run the same `jepa pack` command again, it goes on where it stopped")
     folder = _choose(split_folders(folder), split, str(folder)) or folder
     if (folder / MANIFEST).is_file():
         return ShardSource(folder)
@@ -114,6 +119,12 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
     if tar is not None:
         raise DataError(f"{tar} has no {MANIFEST} beside it: writing was cut short, or `jepa pack` did not make it")
     return FolderSource(folder)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether `jepa pack` has begun with this data set, or with this split of one, and not ended."""
+    whole = folder.parent if folder.name in SPLITS and not (folder / MANIFEST).is_file() else folder
+    return any((place / JOURNAL).is_file() for place in (folder, whole))
 
 
 def has_split(path: str | Path, split: str, remote: RemoteOptions | None = None) -> bool:
