@@ -5,7 +5,7 @@ What a clip costs to decode is set by the file and not by the library: 16 frames
 encoded again: the shorter side shrunk to 256 (never enlarged), sizes cropped to even numbers, upright (rotation
 marks are applied), 8 bit 4:2:0 BT.601, no audio. The frames and their times stay: a constant rate is kept exactly,
 a variable one by its timestamps. `copy` keeps the file as it is, but decodes it once all the
-same, to know that it can be.
+same, to know that it can be. The file is hashed as it is read (`pack_origin.py`).
 
 A picture is stored as the file it is; one that is larger than wanted becomes a smaller JPEG.
 
@@ -37,6 +37,7 @@ from jepa.data.decode import scaled_size
 from jepa.data.folder import visible_files
 from jepa.data.limits import DEFAULT_LIMITS
 from jepa.data.lists import Entry
+from jepa.data.pack_origin import PictureHash, read_source
 from jepa.data.pictures import is_picture, stored_picture
 from jepa.data.source import printable
 from jepa.data.timeline import CLOCK, DEFAULT_FPS, VideoInfo, decoded, iterate, opened, packets, probe, scan, ticks
@@ -47,6 +48,8 @@ LEAST_SHARE = 0.9
 """Part of the announced frames that must decode."""
 PICTURES = frozenset({"jpg", "jpeg", "png"})
 """Endings of the pictures in a folder that stands for a video, without the dot, in lower case."""
+AVX_512F = 13
+"""OpenCV's number for the instruction set (cv::CpuFeatures; the Python module does not name it)."""
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 
@@ -80,11 +83,13 @@ class PackConfig:
         return PackConfig(**{field.name: getattr(self, field.name) for field in fields(PackConfig)})
 
     def provenance(self) -> dict[str, object]:
-        """What the manifest records about the files."""
+        """What the manifest records about the files: the settings, and the programs that decide on the bytes."""
+        codec = ".".join(map(str, av.library_versions["libavcodec"]))
+        versions = {"pyav": av.__version__, "libavcodec": codec, "opencv": cv2.__version__, "numpy": np.__version__}
         if self.copy:
-            return {"encoder": "none: the files are as they were"}
+            return {"encoder": "none: the files are as they were", "versions": versions}
         settings = {name: value for name, value in asdict(self).items() if name != "copy"}
-        return {"encoder": {"codec": "libx264", "pixels": "yuv420p", **settings}, "pyav": av.__version__}
+        return {"encoder": {"codec": "libx264", "pixels": "yuv420p", **settings}, "versions": versions}
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class Packed:
 
     video: bytes
     info: VideoInfo
+    origin_hash: str = ""
+    """Of what it was made from (see `pack_origin`); empty for a part of a film, which has many parts."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,10 @@ def pack_entry(entry: Entry, config: PackConfig) -> Packed:
     if config.copy:
         raise DataError(f"{name}: only whole files can be stored as they are; leave out --copy")
     if entry.frame_rate is not None:
-        return _packed(_from_pictures(entry.path, Fraction(entry.frame_rate).limit_denominator(1001)), config)
+        digest = PictureHash()
+        film = _from_pictures(entry.path, Fraction(entry.frame_rate).limit_denominator(1001), digest)
+        packed = _packed(film, config)
+        return replace(packed, origin_hash=digest.hexdigest())
     assert entry.segment is not None
     with opened(entry.path, name) as (container, stream):
         cut, times = _cut(container, stream, name, entry.segment)
@@ -151,24 +161,25 @@ def pack_video(path: Path, config: PackConfig) -> Packed:
     Raises:
         DataError: it cannot be read or is cut off.
     """
-    if is_picture(path, printable(path), DEFAULT_LIMITS):
-        picture = stored_picture(path, None if config.copy else config.short_side, printable(path), DEFAULT_LIMITS)
-        return Packed(picture, probe(picture, printable(path)))
-    info = probe(path)
+    name = printable(path)
+    video, digest = read_source(path)
+    if is_picture(video, name, DEFAULT_LIMITS):
+        picture = stored_picture(video, None if config.copy else config.short_side, name, DEFAULT_LIMITS)
+        return Packed(picture, probe(picture, name), digest)
+    info = probe(video, name)
     expected = max(info.frames, info.announced or 0)
     if config.copy:
-        decoded_frames = sum(1 for _ in iterate(path))
-        _check_share(printable(path), decoded_frames, expected)
+        decoded_frames = sum(1 for _ in iterate(video, name))
+        _check_share(name, decoded_frames, expected)
         if decoded_frames != info.frames:
-            raise DataError(
-                f"{printable(path)}: damaged, {decoded_frames} of {info.frames} frames decode; pack it without --copy"
-            )
+            raise DataError(f"{name}: damaged, {decoded_frames} of {info.frames} frames decode; pack it without --copy")
         suffix = path.suffix[1:].lower()
         # The name of a member ends with its kind; a file without a usual ending gets that of its container.
         extension = suffix if suffix.isalnum() and suffix not in ("json", "npz") else info.extension
-        return Packed(path.read_bytes(), replace(info, extension=extension))
-    _check_share(printable(path), info.frames, expected)
-    return _packed(_from_file(path, info), config, expected)
+        content = video if isinstance(video, bytes) else path.read_bytes()
+        return Packed(content, replace(info, extension=extension), digest)
+    _check_share(name, info.frames, expected)
+    return replace(_packed(_from_file(video, name, info), config, expected), origin_hash=digest)
 
 
 def _packed(film: _Film, config: PackConfig, expected: int = 0) -> Packed:
@@ -177,17 +188,20 @@ def _packed(film: _Film, config: PackConfig, expected: int = 0) -> Packed:
     return Packed(video, probe(video, film.name))
 
 
-def _from_file(path: Path, info: VideoInfo) -> _Film:
+def _from_file(video: bytes | Path, name: str, info: VideoInfo) -> _Film:
     """A whole video."""
-    timeline = scan(path)
+    timeline = scan(video, name)
     rate = Fraction(info.fps).limit_denominator(1001)
     shown = ticks(timeline.pts, timeline.time_base, rate)
-    frames = ((upright(frame), frame.pts) for frame in iterate(path))
-    return _Film(printable(path), info.height, info.width, rate, shown, frames)
+    frames = ((upright(frame), frame.pts) for frame in iterate(video, name))
+    return _Film(name, info.height, info.width, rate, shown, frames)
 
 
-def _from_pictures(folder: Path, rate: Fraction) -> _Film:
+def _from_pictures(folder: Path, rate: Fraction, digest: PictureHash) -> _Film:
     """A folder of pictures, in the order of their names; numbers in names may have leading zeros or not.
+
+    Args:
+        digest: gets every picture as it is read.
 
     Raises:
         DataError: the folder is missing or holds no picture; while the frames are read: a picture cannot be read.
@@ -199,12 +213,17 @@ def _from_pictures(folder: Path, rate: Fraction) -> _Film:
     if not files:
         raise DataError(f"{printable(folder)}: the folder holds no picture ({', '.join(sorted(PICTURES))})")
     files.sort(key=lambda file: (len(file.stem), file.stem))
-    height, width = _picture(files[0]).shape[:2]
-    return _Film(printable(folder), height, width, rate, None, ((_picture(file), None) for file in files))
+    height, width = _picture(files[0], PictureHash()).shape[:2]
+    return _Film(printable(folder), height, width, rate, None, ((_picture(file, digest), None) for file in files))
 
 
-def _picture(file: Path) -> np.ndarray:
-    array_HWC = cv2.imread(str(file))
+def _picture(file: Path, digest: PictureHash) -> np.ndarray:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{printable(file)}: {error.strerror}") from None
+    digest.add(file.name, content)
+    array_HWC = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if array_HWC is None:
         raise DataError(f"{printable(file)}: no picture that can be read")
     return cv2.cvtColor(array_HWC, cv2.COLOR_BGR2RGB)
@@ -317,7 +336,7 @@ def _encode(film: _Film, config: PackConfig) -> tuple[bytes, int]:
         stream.options = {
             "preset": config.preset,
             "crf": str(config.crf),
-            "x264-params": f"keyint={config.keyframe_interval}:threads=1",
+            "x264-params": f"keyint={config.keyframe_interval}:threads=1{_without_avx512()}",
         }
         stream.codec_context.thread_count = 1
         stream.codec_context.color_range = ColorRange.MPEG
@@ -336,6 +355,15 @@ def _encode(film: _Film, config: PackConfig) -> tuple[bytes, int]:
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return file.getvalue(), count
+
+
+def _without_avx512() -> str:
+    """A setting for x264 where the processor has AVX-512: its macroblock tree reads memory there that nobody wrote.
+
+    The same film then gives other bytes every few times. Without, x264 is as quick, and a film gives the same bytes on
+    every x86 processor. (Where there is no AVX-512, x264 chooses itself: it believes this setting without looking.)
+    """
+    return ":asm=avx2" if cv2.checkHardwareSupport(AVX_512F) else ""
 
 
 def _fitted(array_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -105,7 +105,7 @@ def read_picture(file: bytes | Path, label: str, limits: Limits) -> Picture:
         raise SampleError(f"{label}: no picture that can be read ({one_line(error)})") from None
 
 
-def stored_picture(file: Path, short_side: int | None, label: str, limits: Limits) -> bytes:
+def stored_picture(file: bytes | Path, short_side: int | None, label: str, limits: Limits) -> bytes:
     """What is stored of a picture: the file as it is or, if its shorter side is longer than `short_side`, a JPEG.
 
     Raises:
@@ -114,7 +114,7 @@ def stored_picture(file: Path, short_side: int | None, label: str, limits: Limit
     pixels_HWC = read_picture(file, label, limits).pixels
     small_HWC = shrunk(pixels_HWC, short_side)
     if small_HWC is pixels_HWC:
-        return file.read_bytes()
+        return file if isinstance(file, bytes) else file.read_bytes()
     stream = io.BytesIO()
     PIL.Image.fromarray(small_HWC).save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue()

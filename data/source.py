@@ -27,6 +27,9 @@ MANIFEST = "manifest.json"
 MIXTURE_ENDINGS = frozenset({".yaml", ".yml"})
 """Endings of files that describe a mixture of data sets (`jepa.data.mixture`)."""
 
+JOURNAL = Path(".pack", "plan.json")
+"""The file that makes a folder one that `jepa pack` has not finished."""
+
 
 @dataclass(frozen=True)
 class SampleInfo:
@@ -113,6 +116,8 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
         raise DataError(f"no such file or folder: {root}")
     if root.suffix.lower() in MIXTURE_ENDINGS and root.is_file():
         raise ConfigError(f"{root} describes a mixture: one data set is wanted here, such as one of its sources")
+    if is_unfinished(root):
+        raise DataError(f"{root} is unfinished: run the same `jepa pack` command again, it goes on where it stopped")
     folder = _choose(split_folders(root), split, str(root)) or root
     if (folder / MANIFEST).is_file():
         return ShardSource(folder, remote)
@@ -122,6 +127,12 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
             f"{tar} has no {MANIFEST} beside it: writing was cut short, or others made it; then run `jepa index {root}`"
         )
     return FolderSource(folder)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether `jepa pack` has begun with this data set, or with this split of one, and not ended."""
+    whole = folder.parent if folder.name in SPLITS and not (folder / MANIFEST).is_file() else folder
+    return any((place / JOURNAL).is_file() for place in (folder, whole))
 
 
 def has_split(path: str | Path, split: str, remote: RemoteOptions | None = None) -> bool:

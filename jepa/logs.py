@@ -1,7 +1,8 @@
 """Log lines and progress on stderr; stdout belongs to results.
 
 On a terminal, progress is a rich bar (rich honours NO_COLOR and TERM=dumb); anywhere else (a file, a
-pipe, a Slurm log) it is one plain line every ten seconds, because a log of carriage returns is unreadable.
+pipe, a Slurm log) it is a plain line after ten seconds, then ever more rarely, down to one in ten minutes: a log of
+carriage returns is unreadable, and so are the 60,000 lines of a week.
 `configured` is what the command line wraps around a run: it routes every logger and every Python warning
 through one handler, one line each, and mutes notices of third parties that a user can do nothing about.
 As a library jepa configures nothing: it logs to the logger `jepa`, as libraries should.
@@ -24,6 +25,10 @@ Item = TypeVar("Item")
 
 PLAIN_SECONDS = 10.0
 """Least time between two plain progress lines."""
+PLAIN_SHARE = 0.02
+"""Part of the time that has passed which lies between two of them later."""
+MOST_PLAIN_SECONDS = 600.0
+"""Most time between two of them."""
 
 # Notices that are true, but neither caused by the user nor mended by them.
 NOISE = re.compile(
@@ -105,11 +110,13 @@ def configured(level: int = logging.INFO) -> Iterator[None]:
 class Progress(Generic[Item]):
     """A counter that shows itself; iterate over it, or use it as a context and call `advance`."""
 
-    def __init__(self, items: Iterable[Item] | None, description: str, total: int | None) -> None:
+    def __init__(self, items: Iterable[Item] | None, description: str, total: int | None, before: int = 0) -> None:
         self.items = items
         self.description = description
         self.total = total
-        self.done = 0
+        self.before = before
+        """Done by an earlier process: counted, but not in the rate."""
+        self.done = before
         self.note = ""
         self._shown = 0
         self._started = self._printed = 0.0
@@ -119,7 +126,7 @@ class Progress(Generic[Item]):
         self._started = self._printed = time.monotonic()
         if sys.stderr.isatty():
             self._bar = _rich_bar()
-            self._bar.add_task(self.description, total=self.total, note="")
+            self._bar.add_task(self.description, total=self.total, completed=self.before, note="")
             self._bar.start()
         return self
 
@@ -147,21 +154,33 @@ class Progress(Generic[Item]):
             self.note = note
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=self.done, note=self.note)
-        elif time.monotonic() - self._printed >= PLAIN_SECONDS:
+        elif time.monotonic() - self._printed >= self._interval():
             self._print()
+
+    def _interval(self) -> float:
+        """Seconds from the last plain line to the next."""
+        return min(max(PLAIN_SECONDS, PLAIN_SHARE * (self._printed - self._started)), MOST_PLAIN_SECONDS)
 
     def _print(self) -> None:
         self._printed, self._shown = time.monotonic(), self.done
-        rate = self.done / max(self._printed - self._started, 1e-9)
+        rate = (self.done - self.before) / max(self._printed - self._started, 1e-9)
         parts = [f"{self.description} {self.done}"]
         if self.total:
             parts = [f"{self.description} {self.done}/{self.total} ({self.done / self.total:.0%})"]
         parts.append(f"{rate:.1f}/s")
         if self.total and rate > 0 and self.done < self.total:
-            parts.append(f"{(self.total - self.done) / rate:.0f} s left")
+            parts.append(f"{_duration((self.total - self.done) / rate)} left")
         if self.note:
             parts.append(self.note)
         get_logger("jepa.progress").info(", ".join(parts))
+
+
+def _duration(seconds: float) -> str:
+    """Seconds below ten minutes, else hours and minutes."""
+    if seconds < 600:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def _rich_bar() -> "RichProgress":
@@ -183,9 +202,13 @@ def _rich_bar() -> "RichProgress":
 @overload
 def progress(items: Iterable[Item], description: str, total: int | None = None) -> Progress[Item]: ...
 @overload
-def progress(items: None, description: str, total: int | None = None) -> Progress[None]: ...
-def progress(items: Iterable[Any] | None, description: str, total: int | None = None) -> Progress[Any]:
-    """Show how far a loop is: `for x in progress(xs, "packing")`, or `with progress(None, "training", 100) as bar`."""
+def progress(items: None, description: str, total: int | None = None, before: int = 0) -> Progress[None]: ...
+def progress(items: Iterable[Any] | None, description: str, total: int | None = None, before: int = 0) -> Progress[Any]:
+    """Show how far a loop is: `for x in progress(xs, "packing")`, or `with progress(None, "training", 100) as bar`.
+
+    Args:
+        before: how many of the total an earlier process has done.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    return Progress(items, description, total)
+    return Progress(items, description, total, before)

@@ -105,3 +105,26 @@ def test_on_a_terminal_progress_is_a_bar_without_colour_if_asked(monkeypatch: py
 def test_progress_without_items_cannot_be_iterated() -> None:
     with pytest.raises(TypeError, match="use it as a context"):
         list(progress(None, "packing"))
+
+
+def test_what_an_earlier_process_did_counts_but_not_in_the_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    with configured(), progress(None, "packing", 20000, before=9990) as bar:
+        now[0] += 10.0
+        bar.advance(10)
+    assert capsys.readouterr().err.split(" ", 1)[1].strip() == "packing 10000/20000 (50%), 1.0/s, 2 h 47 min left"
+
+
+def test_a_long_run_does_not_fill_the_log(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A week, one step a second."""
+    now = [0.0]
+    monkeypatch.setattr(logs.time, "monotonic", lambda: now[0])
+    with configured(), progress(None, "packing", 604_800) as bar:
+        for _ in range(604_800 // 5):
+            now[0] += 5.0
+            bar.advance(5)
+    lines = capsys.readouterr().err.splitlines()
+    assert 900 < len(lines) < 1500

@@ -3,14 +3,19 @@
 The videos are encoded by worker processes and written in the order in which they were found, so the shards do not
 depend on the number of workers. What cannot be read is named on stderr and listed in skipped.tsv. With `--format` the
 annotation files of a published data set say which videos, labels, splits and segments there are (docs/data.md).
+
+Whatever stops it, the same command goes on behind the finished shards, and the result is the same bytes as if it had
+not been stopped: `data/pack_journal.py` remembers, and `_settings` says what makes a command the same.
 """
 
 import json
 import logging
 import os
+import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +24,11 @@ from jepa.data.index import atomic
 from jepa.data.known import formats
 from jepa.data.lists import Entry, collect
 from jepa.data.pack import PackConfig, Packed, Unreadable, try_pack
-from jepa.data.shard_writer import ShardWriter, claim
-from jepa.data.source import Source, open_source, printable, split_folders
+from jepa.data.pack_journal import SKIPPED, Journal
+from jepa.data.pack_origin import FilmHashes
+from jepa.data.pack_plan import make_plan
+from jepa.data.shard_writer import FinishedShard, ShardWriter
+from jepa.data.source import printable
 from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger, progress
@@ -30,7 +38,8 @@ SUMMARY = "Turn videos into shards: small, quick to decode, checked"
 EXAMPLE = "jepa pack ~/videos --out shards/mine"
 POSITIONAL = ("sources",)
 
-SKIPPED = "skipped.tsv"
+NAMED = 20
+"""Skipped videos that are named on stderr; a log of a hundred thousand of them helps nobody."""
 
 log = get_logger(__name__)
 
@@ -86,16 +95,17 @@ class Config(PackConfig):
 
 def run(config: Config) -> int:
     """Pack, and say on stdout what was written."""
-    entries = _entries(config)
-    splits = choose_splits(entries, config.test_fraction, config.seed)
-    _claim_all(config.out)
-    skipped = _pack(entries, splits, config)
-    if skipped:
-        with atomic(config.out / SKIPPED) as stream:
-            lines = ["path\treason", *(f"{path}\t{reason}" for path, reason in skipped)]
-            stream.write("\n".join([*lines, ""]).encode())
-        log.warning("%d of %d videos skipped, listed in %s", len(skipped), len(entries), config.out / SKIPPED)
-    facts = _facts(config.out, skipped)
+    with Journal(config.out) as journal:
+        entries = _entries(config)
+        splits = choose_splits(entries, config.test_fraction, config.seed)
+        settings = _settings(config)
+        journal.begin(make_plan(entries, splits, settings), entries)
+        with ExitStack() as stack:
+            writers = _Writers(config, settings, journal, stack)
+            _pack(entries, splits, config, journal, writers)
+            _list_skipped(config.out, entries, journal.skipped)
+        journal.remove()
+    facts = _facts(config.out, entries, journal.skipped, writers.finished())
     print(json.dumps(facts, indent=2) if config.json else _sentence(facts))
     return 0
 
@@ -134,41 +144,106 @@ def choose_splits(entries: Sequence[Entry], test_fraction: float, seed: int) -> 
     return ["test" if number in test else "train" for number in range(len(entries))]
 
 
-def _claim_all(out: Path) -> None:
-    """Refuse a folder in which shards would lie side by side with these."""
-    claim(out)
-    for folder in split_folders(out).values():
-        claim(folder)
+class _Writers:
+    """A writer for each split that has a sample; all end with their manifest."""
+
+    def __init__(self, config: Config, settings: Mapping[str, object], journal: Journal, stack: ExitStack) -> None:
+        self._config, self._settings, self._journal, self._stack = config, settings, journal, stack
+        self._writers: dict[str | None, ShardWriter] = {}
+        for split in journal.splits():
+            self.of(split)
+
+    def of(self, split: str | None) -> ShardWriter:
+        if split not in self._writers:
+            self._writers[split] = self._stack.enter_context(self._open(split))
+        return self._writers[split]
+
+    def finished(self) -> dict[str | None, Sequence[FinishedShard]]:
+        """The shards of each split."""
+        return {split: self._writers[split].shards for split in sorted(self._writers, key=str)}
+
+    def _open(self, split: str | None) -> ShardWriter:
+        config = self._config
+        provenance = {"made_by": "jepa pack", **self._settings, "command": _command(config)}
+        return ShardWriter(
+            config.out if split is None else config.out / split,
+            name="-".join(filter(None, [str(self._settings["name"]), split])),
+            samples_per_shard=config.shard_size,
+            bytes_per_shard=None if config.shard_mb is None else config.shard_mb * 10**6,
+            provenance=provenance if split is None else {**provenance, "split": split},
+            ledger=self._journal.ledger(split),
+        )
 
 
-def _pack(entries: Sequence[Entry], splits: Sequence[str | None], config: Config) -> list[tuple[str, str]]:
-    """Write all shards; returns path and reason of each video that was skipped.
+def _pack(
+    entries: Sequence[Entry], splits: Sequence[str | None], config: Config, journal: Journal, writers: _Writers
+) -> None:
+    """Write the samples that are not in a finished shard.
 
     Raises:
         DataError: every video was skipped.
     """
-    skipped: list[tuple[str, str]] = []
-    writers: dict[str | None, ShardWriter] = {}
-    workers = min((os.cpu_count() or 1) if config.workers is None else config.workers, len(entries))
-    make = partial(try_pack, entries, config.encoding())
-    with ExitStack() as stack, progress(None, "packing videos", len(entries)) as bar:
-        for number, packed in enumerate(_in_order(make, len(entries), workers)):
-            entry, split = entries[number], splits[number]
-            if isinstance(packed, Unreadable):
-                skipped.append((_shown(entry), packed.reason))
-                # Of missing ones there can be ten thousands: their number was said, their names are in the list.
-                level = logging.DEBUG if entry.absent else logging.WARNING
-                log.log(level, "skipped %s: %s", *skipped[-1])
+    left = journal.left(splits)
+    workers = min((os.cpu_count() or 1) if config.workers is None else config.workers, len(left))
+    todo = [entries[number] for number in left]
+    make = partial(try_pack, todo, config.encoding())
+    films = [entry.path for entry in todo if entry.segment is not None]
+    before, started, size = len(entries) - len(left), time.monotonic(), 0
+    with FilmHashes(films) as hashes, progress(None, "packing videos", len(entries), before) as bar:
+        for number, packed in zip(left, _in_order(make, len(left), workers), strict=True):
+            made = _with_hash(entries[number], packed, hashes)
+            if isinstance(made, Unreadable):
+                _skip(journal, number, entries[number], made.reason)
             else:
-                if split not in writers:
-                    writers[split] = stack.enter_context(_writer(split, config))
-                key, origin = f"{number:06d}", printable(entry.path.resolve())
-                writers[split].write(key, packed.video, packed.info, entry.labels(), _extra(entry), origin)
-            bar.advance()
-        if not writers:
-            path, reason = skipped[0]
-            raise DataError(f"none of {len(entries)} videos can be packed; the first: {path}: {reason}")
-    return skipped
+                _write(writers.of(splits[number]), number, entries[number], made)
+                size += len(made.video)
+            rate = size / 1e6 / max(time.monotonic() - started, 1e-9)
+            bar.advance(note=f"{rate:.1f} MB/s, {len(journal.skipped)} skipped")
+    if not writers.finished():
+        number, reason = min(journal.skipped.items())
+        raise DataError(f"none of {len(entries)} videos can be packed; the first: {_shown(entries[number])}: {reason}")
+
+
+def _with_hash(entry: Entry, packed: Packed | Unreadable, hashes: FilmHashes) -> Packed | Unreadable:
+    """The part of a film, with the hash of the film."""
+    if isinstance(packed, Unreadable) or entry.segment is None:
+        return packed
+    try:
+        return replace(packed, origin_hash=hashes.of(entry.path))
+    except DataError as error:
+        return Unreadable(str(error))
+
+
+def _write(writer: ShardWriter, number: int, entry: Entry, packed: Packed) -> None:
+    writer.write(
+        f"{number:06d}",
+        packed.video,
+        packed.info,
+        entry.labels(),
+        _extra(entry),
+        printable(entry.path.resolve()),
+        origin_hash=packed.origin_hash,
+        segment=entry.segment,
+    )
+
+
+def _skip(journal: Journal, number: int, entry: Entry, reason: str) -> None:
+    journal.skip(number, reason)
+    # Of missing ones there can be ten thousands: their number was said, their names will be in the list.
+    level = logging.DEBUG if entry.absent or len(journal.skipped) > NAMED else logging.WARNING
+    log.log(level, "skipped %s: %s", _shown(entry), reason)
+    if len(journal.skipped) == NAMED + 1:
+        log.warning("further videos that are skipped are not named here; %s will list all", SKIPPED)
+
+
+def _list_skipped(out: Path, entries: Sequence[Entry], skipped: Mapping[int, str]) -> None:
+    """Write `skipped.tsv`, in the order of the videos."""
+    if not skipped:
+        return
+    with atomic(out / SKIPPED) as stream:
+        lines = ["path\treason", *(f"{_shown(entries[number])}\t{skipped[number]}" for number in sorted(skipped))]
+        stream.write("\n".join([*lines, ""]).encode())
+    log.warning("%d of %d videos skipped, listed in %s", len(skipped), len(entries), out / SKIPPED)
 
 
 def _shown(entry: Entry) -> str:
@@ -185,22 +260,41 @@ def _extra(entry: Entry) -> dict[str, bytes]:
     return {"segment.json": json.dumps({"name": printable(entry.name), "start": start, "end": end}).encode()}
 
 
-def _writer(split: str | None, config: Config) -> ShardWriter:
-    sources = [printable(source) for source in config.sources]
-    known = (
-        {}
-        if config.format is None
-        else {"format": config.format, "annotations": config.annotations, "fold": config.fold}
-    )
-    provenance = {"made_by": "jepa pack", "version": __version__, "sources": sources, **known}
-    provenance |= config.encoding().provenance()
-    return ShardWriter(
-        config.out if split is None else config.out / split,
-        name="-".join(filter(None, [config.name or printable(config.out.resolve().name), split])),
-        samples_per_shard=config.shard_size,
-        bytes_per_shard=None if config.shard_mb is None else config.shard_mb * 10**6,
-        provenance=provenance if split is None else {**provenance, "split": split},
-    )
+def _settings(config: Config) -> dict[str, object]:
+    """All that decides on the result, also on where splits and shards end: the same settings, the same bytes."""
+    known = {"format": config.format, "annotations": _absolute(config.annotations), "fold": config.fold}
+    return {
+        "version": __version__,
+        "name": config.name or printable(config.out.resolve().name),
+        "sources": _absolute(config.sources),
+        **({} if config.format is None else known),
+        "splits": list(config.split),
+        "test_fraction": config.test_fraction,
+        "seed": config.seed,
+        "shard_size": config.shard_size,
+        "shard_mb": config.shard_mb,
+        **config.encoding().provenance(),
+    }
+
+
+def _absolute(paths: Sequence[Path]) -> list[str]:
+    return [printable(path.expanduser().absolute()) for path in paths]
+
+
+def _command(config: Config) -> str:
+    """The command that does this again, but for the folder and the number of workers, which change nothing."""
+    words = ["jepa", "pack", *_absolute(config.sources), "--out", "OUT"]
+    for field in fields(config):
+        value = getattr(config, field.name)
+        default = None if field.default is MISSING else field.default
+        if field.name in ("sources", "out", "workers", "json") or value == default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if isinstance(value, tuple):
+            words.append(",".join(_absolute(value) if field.name == "annotations" else value))
+        elif value is not True:
+            words.append(str(value))
+    return shlex.join(words)
 
 
 def _in_order(make: "partial[Packed | Unreadable]", count: int, workers: int) -> Iterator[Packed | Unreadable]:
@@ -228,21 +322,26 @@ def _alone(make: "partial[Packed | Unreadable]", number: int) -> Packed | Unread
         return Unreadable("the decoder crashed on it")
 
 
-def _facts(out: Path, skipped: Sequence[tuple[str, str]]) -> dict[str, object]:
-    """What lies in the folder now, read back from it."""
-    names: list[str | None] = [*sorted(split_folders(out))] or [None]
-    sources: dict[str | None, Source] = {name: open_source(out, name) for name in names}
-    infos = [source.info(index) for source in sources.values() for index in range(len(source))]
+def _facts(
+    out: Path,
+    entries: Sequence[Entry],
+    skipped: Mapping[int, str],
+    finished: Mapping[str | None, Sequence[FinishedShard]],
+) -> dict[str, object]:
+    """What lies in the folder now, from the sums of its shards; nothing is read back."""
+    shards = [shard for of_split in finished.values() for shard in of_split]
+    counts = {split: sum(shard.entry.count for shard in of_split) for split, of_split in finished.items()}
+    labels = [entry.label for number, entry in enumerate(entries) if number not in skipped]
     return {
         "out": str(out),
-        "packed": len(infos),
+        "packed": sum(counts.values()),
         "skipped": len(skipped),
-        "frames": sum(info.frames for info in infos),
-        "seconds": round(sum(info.frames / info.fps for info in infos), 3),
-        "bytes": sum(file.stat().st_size for file in out.rglob("shard-*.tar")),
-        "classes": len({info.labels["label"] for info in infos if "label" in info.labels}),
-        "unlabelled": sum("label" not in info.labels for info in infos),
-        "splits": {name: len(source) for name, source in sources.items() if name is not None},
+        "frames": sum(shard.entry.frames for shard in shards),
+        "seconds": round(sum(shard.seconds for shard in shards), 3),
+        "bytes": sum(shard.entry.bytes for shard in shards),
+        "classes": len({label for label in labels if label is not None}),
+        "unlabelled": sum(label is None for label in labels),
+        "splits": {split: count for split, count in counts.items() if split is not None},
     }
 
 

@@ -1,8 +1,10 @@
 """`jepa pack` from videos to a data set."""
 
+import hashlib
 import json
 import os
 import re
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 
 from jepa.arguments import field_docs
 from jepa.commands import pack
+from jepa.data.index import open_rows, row_at
 from jepa.data.known.formats import FORMATS
 from jepa.data.lists import Entry
 from jepa.data.pack import PackConfig, Packed, pack_video
@@ -247,7 +250,9 @@ def test_a_folder_that_cannot_be_written(videos: Path, tmp_path: Path) -> None:
         pack.run(config(videos, tmp_path / "file/out"))
 
 
-def test_ctrl_c_leaves_no_shard(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_finished_shards_and_nothing_half(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[Path] = []
 
     def interrupted(path: Path, settings: PackConfig) -> Packed:
@@ -259,7 +264,14 @@ def test_ctrl_c_leaves_no_shard(videos: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("jepa.data.pack.pack_video", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pack.run(config(videos, tmp_path / "out", shard_size=1))
-    assert not list((tmp_path / "out").glob("*"))
+    # `test_pack_resume.py` tells what becomes of them.
+    assert sorted(path.name for path in (tmp_path / "out").glob("*")) == [
+        ".pack",
+        "shard-000000.arrow",
+        "shard-000000.tar",
+    ]
+    with pytest.raises(DataError, match="is unfinished"):
+        open_source(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
@@ -268,3 +280,85 @@ def test_ctrl_c_leaves_no_shard(videos: Path, tmp_path: Path, monkeypatch: pytes
 def test_settings_are_checked(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"{next(iter(options))} is .*, expected"):
         config(tmp_path, tmp_path / "out", **options)
+
+
+def blake(content: bytes) -> str:
+    """As `b2sum -l 128` prints it."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+@pytest.mark.parametrize("limit", [2**20, 100])
+def test_every_sample_tells_where_it_comes_from(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """In the index, in the `json` for plain webdataset readers, and how it was made in the manifest."""
+    monkeypatch.setattr("jepa.data.pack_origin.IN_MEMORY", limit)  # below it files are read once, above it hashed apart
+    pack.run(config(videos, tmp_path / "out", crf=30, workers=0))
+    rows = [row_at(open_rows(tmp_path / "out/shard-000000.arrow"), number) for number in range(5)]
+    assert [row.origin for row in rows[:2]] == [str(videos / "cats/a.mp4"), str(videos / "cats/b.mp4")]
+    assert {row.origin_hash for row in rows} == {blake(VIDEO)}
+    with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
+        described = json.load(archive.extractfile("000001.json"))  # type: ignore[arg-type]
+    assert described["origin"] == str(videos / "cats/b.mp4")
+    assert described["origin_hash"] == blake(VIDEO)
+    assert "segment" not in described
+    provenance = json.loads((tmp_path / "out/manifest.json").read_text())["provenance"]
+    assert provenance["command"] == f"jepa pack {videos} --out OUT --crf 30 --preset ultrafast"
+    assert provenance["sources"] == [str(videos)]
+    assert provenance["versions"].keys() == {"pyav", "libavcodec", "opencv", "numpy"}
+    assert provenance["encoder"]["crf"] == 30
+
+
+def test_a_segment_tells_the_hash_of_its_film_and_where_it_lies(videos: Path, tmp_path: Path) -> None:
+    (videos / "cats/a.mp4").rename(videos / "33333333333.mp4")
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,split\ncat,33333333333,0,1,train\n")
+    annotations = (tmp_path / "train.csv",)
+    pack.run(known(tmp_path, format="kinetics", annotations=annotations, split=("train",), name="my set"))
+    row = row_at(open_rows(tmp_path / "out/train/shard-000000.arrow"), 0)
+    assert row.origin_hash == blake(VIDEO)
+    with tarfile.open(tmp_path / "out/train/shard-000000.tar") as archive:
+        described = json.load(archive.extractfile("000000.json"))  # type: ignore[arg-type]
+    assert (described["origin_hash"], described["segment"]) == (blake(VIDEO), [0, 1])
+    provenance = json.loads((tmp_path / "out/train/manifest.json").read_text())["provenance"]
+    assert provenance["command"] == (
+        f"jepa pack {videos} --out OUT --preset ultrafast --format kinetics --annotations {annotations[0]} "
+        "--split train --name 'my set'"
+    )
+
+
+def test_the_facts_need_no_sample(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sums of the shards and what the run counted are enough, for ten million samples as for five."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("a row was read")
+
+    for name in ("row_at", "open_rows"):
+        monkeypatch.setattr(f"jepa.data.index.{name}", never)
+    pack.run(config(videos, tmp_path / "out", shard_size=2, json=True))
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["packed"], facts["frames"], facts["seconds"], facts["unlabelled"]) == (5, 45, 5 * 9 / 8, 0)
+    assert facts["bytes"] == sum(file.stat().st_size for file in (tmp_path / "out").glob("*.tar"))
+
+
+def test_of_many_skipped_videos_some_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "good.mp4").write_bytes(VIDEO)
+    for number in range(pack.NAMED + 5):
+        (tmp_path / f"bad{number:02d}.mp4").write_bytes(b"junk")
+    pack.run(config(tmp_path, tmp_path / "out", copy=True))
+    named = [record for record in caplog.records if record.getMessage().startswith("skipped ")]
+    assert len([record for record in named if record.levelname == "WARNING"]) == pack.NAMED
+    assert "further videos that are skipped are not named here; skipped.tsv will list all" in caplog.text
+    assert len((tmp_path / "out/skipped.tsv").read_text().splitlines()) == pack.NAMED + 6
+
+
+def test_a_log_line_tells_rate_and_time_left(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("jepa.logs.PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr("jepa.logs.PLAIN_SHARE", 0.0)
+    caplog.set_level("INFO")
+    pack.run(config(videos, tmp_path / "out"))
+    lines = [record.getMessage() for record in caplog.records if record.name == "jepa.progress"]
+    assert re.fullmatch(r"packing videos 5/6 \(83%\), [\d.]+/s, \d+ s left, [\d.]+ MB/s, 1 skipped", lines[4])

@@ -14,7 +14,6 @@ from jepa.data.windows import (
     WindowConfig,
     centre_window,
     random_window,
-    require_fit,
     segment_windows,
     tile_windows,
 )  # fmt: skip
@@ -85,7 +84,7 @@ def test_a_steady_rate_and_a_stride_are_counted_in_frames_as_before() -> None:
 def test_an_unsteady_video_that_is_too_short_says_how_many_seconds_it_has() -> None:
     info, config = unsteady([0.5, 0.75]), WindowConfig(8, fps=4.0)
     with pytest.raises(DataError) as caught:
-        require_fit([info], config)
+        centre_window(info, config)
     assert str(caught.value) == (
         "video cat has 1.25 s between its first and last frame, a clip of 8 frames at 4 per second needs 1.75 s: "
         "raise clip.fps or lower clip.frames, or set clip.short: repeat"
