@@ -3,7 +3,8 @@
 First the structure, shard by shard: headers only, so this is quick (`lint_shard`). Then keys that occur in two shards:
 64 bits per key are kept, ten million keys are 80 MB. Then the content, in parts of a few samples, so that one large
 shard keeps all processes busy and the progress moves (`lint_content`). Findings come in the order of shards and
-samples, whatever the number of processes; a video that kills its process costs that video and not the run.
+samples, whatever the number of processes; a video that kills its process, or on which it hangs, costs that video and
+not the run.
 """
 
 import json
@@ -21,7 +22,8 @@ from jepa.data.lint_content import Checks, check_content
 from jepa.data.lint_findings import Finding
 from jepa.data.lint_shard import ShardFiles, Structure, check_structure, hash_of, samples_of
 from jepa.data.source import MANIFEST, printable
-from jepa.data.workers import Loader
+from jepa.data.watchdog import call_watched
+from jepa.data.workers import Loader, Loss
 from jepa.errors import DataError
 from jepa.logs import progress
 
@@ -44,12 +46,16 @@ class Summary:
     """What could not be or was not to be checked, and why."""
 
 
-def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: int = 0) -> Summary:
+def lint(
+    root: Path, checks: Checks, found: Callable[[Finding], None], workers: int = 0, deadline: float | None = None
+) -> Summary:
     """Check every shard below a folder, or one tar.
 
     Args:
         found: is called with each finding, in order.
-        workers: processes; 0 for none beside this one. The findings do not depend on it.
+        workers: processes; 0 for none beside this one. The findings do not depend on it, but for videos that crash a
+            decoder or make it hang: they need a process that can be lost.
+        deadline: seconds in which a video must make a step forward.
 
     Raises:
         DataError: there is no shard.
@@ -74,7 +80,7 @@ def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: 
     report(_duplicates(shards, structures))
     looked = [s.samples if checks.need_content(shard) else 0 for shard, s in zip(shards, structures, strict=True)]
     with progress(None, "checking samples", sum(looked)) as bar:
-        for count, findings in _contents(_Parts.of(shards, looked, checks), workers):
+        for count, findings in _contents(_Parts.of(shards, looked, checks), workers, deadline):
             report(findings)
             bar.advance(count)
     return Summary(
@@ -228,34 +234,29 @@ def _one(shard: ShardFiles, checks: Checks, number: int) -> list[Finding]:
     return check_content(shard, number, number + 1, checks)
 
 
-def _contents(parts: _Parts, workers: int) -> Iterator[tuple[int, list[Finding]]]:
+def _contents(parts: _Parts, workers: int, deadline: float | None = None) -> Iterator[tuple[int, list[Finding]]]:
     """(samples, their findings) of each part, in order."""
-    done = 0
-    while done < len(parts):
-        try:
-            for findings in Loader(parts, range(done, len(parts)), workers=min(workers, len(parts) - done)):
-                part = parts.part(done)
-                done += 1
-                yield part.end - part.first, findings
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            # Which part it was is not known: look at the samples of the next one alone, then go on.
-            part = parts.part(done)
-            done += 1
-            yield part.end - part.first, list(_one_by_one(part, parts.alone(part)))
+
+    def one_by_one(number: int, _: Loss) -> list[Finding]:
+        part = parts.part(number)
+        return list(_one_by_one(part, parts.alone(part), deadline))
+
+    make = partial(call_watched, parts)
+    loader = Loader(make, range(len(parts)), workers=workers, deadline=deadline, on_loss=one_by_one)
+    for number, findings in enumerate(loader):
+        part = parts.part(number)
+        yield part.end - part.first, findings
 
 
-def _one_by_one(part: _Part, make: Callable[[int], list[Finding]]) -> Iterator[Finding]:
-    for number in range(part.first, part.end):
-        try:
-            for findings in Loader(make, range(number, number + 1), workers=1):
-                yield from findings
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            key = samples_of(part.shard)[number].key
-            yield Finding("undecodable", part.shard.name, "the decoder crashed on it", key)
+def _one_by_one(part: _Part, make: Callable[[int], list[Finding]], deadline: float | None = None) -> Iterator[Finding]:
+    """The findings of a part of which some sample is known to be fatal."""
+
+    def fatal(number: int, loss: Loss) -> list[Finding]:
+        return [Finding("undecodable", part.shard.name, loss.reason, samples_of(part.shard)[number].key)]
+
+    samples = range(part.first, part.end)
+    for findings in Loader(partial(call_watched, make), samples, workers=1, deadline=deadline, on_loss=fatal):
+        yield from findings
 
 
 def _unchecked(shards: Sequence[ShardFiles], checks: Checks) -> Iterator[str]:

@@ -17,6 +17,7 @@ from jepa.data.lint_shard import Sample, ShardFiles, is_image, is_media, samples
 from jepa.data.source import Label, SampleInfo
 from jepa.data.tar_walk import TarMember
 from jepa.data.timeline import iterate, probe
+from jepa.data.watchdog import beat
 from jepa.data.windows import WindowConfig, require_fit
 from jepa.errors import DataError
 
@@ -177,5 +178,6 @@ def _read(descriptor: int, place: TarMember) -> bytes:
 def _chunks(descriptor: int, place: TarMember) -> Iterator[bytes]:
     offset, end = place.offset, place.offset + place.size
     while offset < end and (chunk := os.pread(descriptor, min(_CHUNK, end - offset), offset)):
+        beat()
         yield chunk
         offset += len(chunk)

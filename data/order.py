@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jepa.rng import derive
+from jepa.rng import derive, generator
 
 ROUNDS = 8
 WORD = 2**64 - 1
@@ -52,6 +52,10 @@ class Order:
             raise ValueError(f"a position counts from 0, got {n}")
         epoch, place = divmod(n, self.size)
         return epoch, permute(place, self.size, _round_keys(self.seed, epoch))
+
+    def spare(self, n: int, attempt: int) -> int:
+        """Sample index that takes the place of position `n` if its own cannot be used, nor `attempt` spares before."""
+        return int(generator(self.seed, n, f"spare/{attempt}").integers(self.size))
 
 
 def permute(place: int, size: int, keys: tuple[int, ...]) -> int:

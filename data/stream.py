@@ -9,22 +9,26 @@ nor on where it was interrupted, and a resumed run needs one number: its step.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from jepa.data.bad_samples import BadSamples, refuse, set_aside
 from jepa.data.decode import Backend
 from jepa.data.frames import Frames, stored_side
 from jepa.data.order import Order
 from jepa.data.source import Source
-from jepa.data.storage import RemoteOptions
+from jepa.data.storage import RemoteOptions, default_cache
 from jepa.data.transforms import AugmentConfig, augment, centre_crop
 from jepa.data.windows import WindowConfig, centre_window, random_window, require_fit, tile_windows
 from jepa.data.workers import Loader, StartMethod
-from jepa.errors import ConfigError
+from jepa.errors import ConfigError, SampleError
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
 from jepa.types import Clip, ClipBatch
@@ -59,6 +63,10 @@ class LoaderConfig:
     """Video decoder."""
     start_method: StartMethod = "forkserver"
     """How worker processes start."""
+    deadline: float = 60.0
+    """Seconds that a decoder may take for one clip; then its process is replaced, and the sample left out."""
+    max_bad: float = 0.01
+    """End the run if more than this part of the samples cannot be used; until then others take their places."""
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -68,9 +76,12 @@ class LoaderConfig:
             ("cache_gb", self.cache_gb, 0),
             ("remote_gb", self.remote_gb, 0),
             ("remote_timeout", self.remote_timeout, 0.1),
+            ("deadline", self.deadline, 0.1),
         ):
             if value < least:
                 raise ConfigError(f"loader.{name} is {value}, expected {least} or more")
+        if not 0 <= self.max_bad < 1:
+            raise ConfigError(f"loader.max_bad is {self.max_bad}, expected 0 (none) or more, and less than 1")
 
     @property
     def remote(self) -> RemoteOptions:
@@ -90,12 +101,27 @@ class ClipStream(Dataset[Clip]):
         self.order = Order(len(source), seed)
 
     def __getitem__(self, position: int) -> Clip:
-        """The clip at position n of the run.
+        """The clip at position n of the run. A bad sample is written down, and a spare takes its place.
 
         Raises:
-            DataError: its video is too short or cannot be decoded.
+            DataError: its video is too short, or too many samples are bad.
+            SampleError: it cannot be used, and there is no quarantine.
         """
         _, index = self.order.sample(position)
+        bad = self.frames.bad
+        for attempt in count():
+            if bad is None:
+                return self._clip(position, index)
+            if index not in bad:
+                try:
+                    return self._clip(position, index)
+                except SampleError as error:
+                    bad.add(index, str(error))
+                    bad.require_few(position)
+            index = self.order.spare(position, attempt)
+        raise AssertionError("there is no last attempt")
+
+    def _clip(self, position: int, index: int) -> Clip:
         info = self.source.info(index)
         window = random_window(info, self.window, generator(self.seed, position, "window"))
         video = self.frames.window(index, window)
@@ -119,6 +145,8 @@ class TrainBatches:
         """Read, crop and stack the clips of a step, and draw its masks."""
         share = self.batch_size // self.world_size
         first = self.rank * share
+        if self.stream.frames.bad is not None:
+            self.stream.frames.bad.refresh()
         clips = [self.stream[step * self.batch_size + i] for i in range(first, first + share)]
         masks = self.draw_masks(step, self.batch_size)
         return ClipBatch(
@@ -172,16 +200,39 @@ def train_loader(
     if batch % world_size:
         raise ConfigError(f"loader.batch_size {batch} does not divide among {world_size} processes: use a multiple")
     require_fit((source.info(index) for index in range(len(source))), window)
-    stream = ClipStream(_frames(source, augment.size, loader), source, window, augment, seed)
+    frames = _frames(source, augment.size, loader)
+    assert frames.bad is not None
+    stream = ClipStream(frames, source, window, augment, seed)
     steps = range(first_step, last_step)
-    return Loader(
+    return TrainLoader(
+        frames.bad,
+        batch,
         TrainBatches(stream, grid, draw_masks, batch, rank, world_size),
         steps,
         workers=min(loader.workers, len(steps)),
         prefetch=loader.prefetch,
         pin_memory=torch.cuda.is_available(),
         start_method=loader.start_method,
+        deadline=loader.deadline,
+        on_loss=partial(set_aside, {frames.number: frames.bad}),
     )
+
+
+class TrainLoader(Loader[ClipBatch]):
+    """A loader that reports bad samples between batches, and ends the run when they are too many."""
+
+    def __init__(self, bad: BadSamples, batch_size: int, make: TrainBatches, steps: range, **options: Any) -> None:
+        super().__init__(make, steps, **options)
+        self.bad, self.batch_size = bad, batch_size
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        self.bad.report(self.numbers.start * self.batch_size)
+        batches = super().__iter__()
+        for step in self.numbers:
+            batch = next(batches)
+            self.bad.report((step + 1) * self.batch_size)
+            yield batch
+            del batch  # before waiting for the next one
 
 
 @dataclass(frozen=True)
@@ -252,6 +303,8 @@ def evaluation_batches(
             workers=0 if few else min(loader.workers, len(numbers)),
             prefetch=loader.prefetch,
             start_method=loader.start_method,
+            deadline=loader.deadline,
+            on_loss=partial(refuse, {frames.number: source}),
         )
     )
 
@@ -273,4 +326,7 @@ def _frames(source: Source, size: int, loader: LoaderConfig) -> Frames:
         cache=loader.cache,
         backend=loader.backend,
         workers=loader.workers,
+        start_method=loader.start_method,
+        deadline=loader.deadline,
+        bad=BadSamples(source, loader.cache or default_cache(), loader.max_bad),
     )

@@ -25,6 +25,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from jepa.data.source import printable
+from jepa.data.watchdog import beat
 from jepa.errors import DataError
 
 ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg", "png"})
@@ -235,6 +236,7 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
             return
+        beat()
         if packet.size:
             yield packet
 

@@ -21,7 +21,8 @@ from jepa.data.lists import Entry, collect
 from jepa.data.pack import PackConfig, Packed, Unreadable, try_pack
 from jepa.data.shard_writer import ShardWriter, claim
 from jepa.data.source import Source, open_source, printable, split_folders
-from jepa.data.workers import Loader
+from jepa.data.watchdog import call_watched
+from jepa.data.workers import Loader, Loss
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger, progress
 from jepa.version import __version__
@@ -62,6 +63,8 @@ class Config(PackConfig):
     """Megabytes in a shard, at most (but one video at least)."""
     workers: int | None = None
     """Processes; the result does not depend on it. None: one per core; 0: none beside this one."""
+    deadline: float = 600.0
+    """Seconds in which reading a video must come a step further; else its process is replaced and the video skipped."""
     seed: int = 0
     """Decides the test split."""
     json: bool = False
@@ -77,6 +80,8 @@ class Config(PackConfig):
             raise ConfigError("annotations, split and fold belong to a published data set: name it with --format")
         if not 0 <= self.test_fraction < 1:
             raise ConfigError(f"test_fraction is {self.test_fraction}, expected at least 0 and below 1")
+        if self.deadline <= 0:
+            raise ConfigError(f"deadline is {self.deadline}, expected a positive number of seconds")
         least_values = {"shard_size": 1, "shard_mb": 1, "workers": 0}
         for name, least in least_values.items():
             value = getattr(self, name)
@@ -152,7 +157,7 @@ def _pack(entries: Sequence[Entry], splits: Sequence[str | None], config: Config
     workers = min((os.cpu_count() or 1) if config.workers is None else config.workers, len(entries))
     make = partial(try_pack, entries, config.encoding())
     with ExitStack() as stack, progress(None, "packing videos", len(entries)) as bar:
-        for number, packed in enumerate(_in_order(make, len(entries), workers)):
+        for number, packed in enumerate(_in_order(make, len(entries), workers, config.deadline)):
             entry, split = entries[number], splits[number]
             if isinstance(packed, Unreadable):
                 skipped.append((_shown(entry), packed.reason))
@@ -203,29 +208,16 @@ def _writer(split: str | None, config: Config) -> ShardWriter:
     )
 
 
-def _in_order(make: "partial[Packed | Unreadable]", count: int, workers: int) -> Iterator[Packed | Unreadable]:
-    """All videos, by worker processes. A video that kills its process costs that video and not the run."""
-    done = 0
-    while done < count:
-        try:
-            for packed in Loader(make, range(done, count), workers=workers):
-                done += 1
-                yield packed
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            # Which of the videos in flight it was is not known: try the next one alone, then go on.
-            yield _alone(make, done)
-            done += 1
+def _in_order(
+    make: "partial[Packed | Unreadable]", count: int, workers: int, deadline: float | None = None
+) -> Iterator[Packed | Unreadable]:
+    """All videos, by worker processes. A video that kills its process, or on which it hangs, costs only itself."""
 
+    def unreadable(number: int, loss: Loss) -> Packed | Unreadable:
+        return Unreadable(loss.reason)
 
-def _alone(make: "partial[Packed | Unreadable]", number: int) -> Packed | Unreadable:
-    try:
-        return next(iter(Loader(make, range(number, number + 1), workers=1)))
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
-            raise
-        return Unreadable("the decoder crashed on it")
+    watched = partial(call_watched, make)
+    return iter(Loader(watched, range(count), workers=workers, deadline=deadline, on_loss=unreadable))
 
 
 def _facts(out: Path, skipped: Sequence[tuple[str, str]]) -> dict[str, object]:
