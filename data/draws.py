@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
+from jepa.data.bad_samples import BadSamples
 from jepa.data.interleave import Interleave
 from jepa.data.mixture import Mixture
 from jepa.data.order import Order
-from jepa.data.quarantine import Quarantine
 from jepa.data.windows import WindowConfig, random_window
 from jepa.rng import derive, generator
 
@@ -47,7 +47,7 @@ class Draws:
         seed: int,
         shards: int = 0,
         clips_per_video: int = 1,
-        quarantines: Sequence[Quarantine] = (),
+        bad: Sequence[BadSamples] = (),
     ) -> None:
         """
         Args:
@@ -56,13 +56,13 @@ class Draws:
             seed: of the run.
             shards: how many are shuffled into one another (`Order.window`).
             clips_per_video: clips in a row that are cut from the same video.
-            quarantines: the bad samples of each source; none if none is known.
+            bad: the samples of each source that cannot be used; none if all can.
         """
         self.mixture = mixture
         self.window = window
         self.seed = seed
         self.clips_per_video = clips_per_video
-        self.quarantines = tuple(quarantines)
+        self.bad = tuple(bad)
         self.interleave = Interleave(mixture.weights)
         alone = len(mixture.sources) == 1
         self.orders = tuple(
@@ -75,7 +75,8 @@ class Draws:
         source, own = self.interleave.draw(position // self.clips_per_video)
         order = self.orders[source]
         index, attempts = order.sample(own)[1], count()
-        while self.quarantines and index in self.quarantines[source]:
+        while self.bad and index in self.bad[source]:
+            self.bad[source].require_few(position)  # or this would never end
             index = order.spare(own, next(attempts))
         return source, index
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
+from jepa.data.bad_samples import refuse
 from jepa.data.collate import stack
 from jepa.data.frames import Frames
 from jepa.data.loader_config import LoaderConfig
@@ -88,5 +90,7 @@ def evaluation_batches(
             workers=0 if few else min(loader.workers, len(numbers)),
             prefetch=loader.prefetch,
             start_method=loader.start_method,
+            deadline=loader.deadline,
+            on_loss=partial(refuse, {frames.number: source}),
         )
     )

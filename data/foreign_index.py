@@ -103,6 +103,7 @@ def index_tars(
     place: str = "",
     provenance: dict[str, object] | None = None,
     workers: int = 0,
+    deadline: float | None = None,
 ) -> Outcome:
     """Write an index for each tar, and the manifest.
 
@@ -111,6 +112,7 @@ def index_tars(
         name: of the data set.
         place: where the tars lie (`Manifest.tars`).
         workers: processes; 0 for none beside this one. The result does not depend on it.
+        deadline: seconds in which reading a sample must come a step further; else it is skipped.
 
     Raises:
         ConfigError: a sample has several videos, or a file is in the way.
@@ -124,7 +126,7 @@ def index_tars(
         raise DataError(f"{damaged[0]}{more}; copy it again, or leave it out with --skip-damaged")
     if not options.prefix:
         _require_unique(tars, walked, options)
-    made = dict(_make(tars, walked, out, options, workers))
+    made = dict(_make(tars, walked, out, options, workers, deadline))
     done = [made.get(number, one.done) for number, one in enumerate(walked)]
     outcome = _outcome(tars, walked, done)
     entries = tuple(one.entry for one in done if one is not None and one.entry is not None)
@@ -230,14 +232,19 @@ def _require_unique(tars: Sequence[ForeignTar], walked: Sequence[Walked], option
 
 
 def _make(
-    tars: Sequence[ForeignTar], walked: Sequence[Walked], out: Path, options: ForeignOptions, workers: int
+    tars: Sequence[ForeignTar],
+    walked: Sequence[Walked],
+    out: Path,
+    options: ForeignOptions,
+    workers: int,
+    deadline: float | None,
 ) -> Iterator[tuple[int, Done]]:
     """Read all samples that have no index yet: number of the tar, and what became of it."""
     counts = [one.samples for one in walked]
-    parts = Parts.of(partial(_look, tars, options), partial(_crashed, tars), counts)
+    parts = Parts.of(partial(_look, tars, options), partial(_lost, tars), counts)
     found: list[Indexed | Skipped] = []
     with progress(None, "indexing samples", sum(counts)) as bar:
-        for part, some in parts.run(workers):
+        for part, some in parts.run(workers, deadline):
             found += some
             bar.advance(len(part))
             if part.end == counts[part.shard]:
@@ -255,8 +262,8 @@ def _samples(tar: ForeignTar) -> list[ForeignSample]:
     return samples_in(tar)
 
 
-def _crashed(tars: Sequence[ForeignTar], shard: int, number: int) -> list[Indexed | Skipped]:
-    return [Skipped(_samples(tars[shard])[number].text, "the decoder crashed on it")]
+def _lost(tars: Sequence[ForeignTar], shard: int, number: int, reason: str) -> list[Indexed | Skipped]:
+    return [Skipped(_samples(tars[shard])[number].text, reason)]
 
 
 def _write(tar: ForeignTar, out: Path, options: ForeignOptions, found: Sequence[Indexed | Skipped]) -> Done:

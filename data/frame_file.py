@@ -7,6 +7,8 @@ decoded once. Layout, little-endian:
     table: count rows of int64 (offset, frames, height, width)
     pixels: uint8 RGB, video after video, (frames, height, width, 3)
 
+A video that could not be decoded has no frames there, so that the others can be used.
+
 The table and the size make a file that was cut, or written for another data set, recognisable without reading the
 pixels. A file appears under its name only when it is complete: it is written beside it under a name of its own and
 renamed, so two processes that build the same file do not meet.
@@ -17,6 +19,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +48,11 @@ class FrameFile:
         self.table = _read_table(path, count, self.bytes)
         # Seen as a plain array: slicing the subclass costs several microseconds, and is done a few times per clip.
         self.pixels = np.asarray(np.memmap(path, np.uint8, "r"))
+
+    @cached_property
+    def missing(self) -> frozenset[int]:
+        """Videos without frames."""
+        return frozenset(index for index, (_, frames, _, _) in enumerate(self.table) if not frames)
 
     def video(self, index: int) -> np.ndarray:
         """All frames of a video: a read-only view, uint8 (T, H, W, 3)."""

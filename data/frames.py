@@ -4,6 +4,9 @@ The decoded copy (`frame_file.py`) is made once per source and resolution, in a 
 source's fingerprint, so every later run finds it. Whether it fits is decided from the index, before anything is
 decoded. A cache folder that cannot be written or a full disk costs speed, not the run: one warning, and frames are
 decoded on demand. The pixels are the same either way.
+
+A video that cannot be decoded, or that a decoder hangs or crashes on, goes into the quarantine and has no frames in the
+copy; asking for it is an error that training answers with another video.
 """
 
 import logging
@@ -13,19 +16,24 @@ from pathlib import Path
 
 import numpy as np
 
+from jepa.data.bad_samples import BadSamples, refuse
 from jepa.data.decode import Backend, decode, scaled_size
 from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.source import SampleInfo, Source, cache_name
 from jepa.data.storage import default_cache
-from jepa.data.workers import Loader
-from jepa.errors import ConfigError, DataError
+from jepa.data.watchdog import watched
+from jepa.data.workers import Loader, Loss, StartMethod
+from jepa.errors import ConfigError, DataError, SampleError
 from jepa.logs import get_logger, progress
 
 GIGABYTE = 10**9
 
 DECODED_BYTES_PER_WORKER = 64 * 10**6
-"""Fewer pixels than this are decoded before another process has started."""
+"""Fewer pixels than this are decoded before a further process has started."""
+
+NOTHING = np.empty((0, 0, 0, 3), np.uint8)
+"""The frames of a video that cannot be decoded."""
 
 
 def stored_side(size: int) -> int:
@@ -53,6 +61,10 @@ class Frames:
         backend: Backend = "auto",
         limits: Limits = DEFAULT_LIMITS,
         workers: int = 0,
+        start_method: StartMethod = "forkserver",
+        deadline: float | None = None,
+        bad: BadSamples | None = None,
+        number: int = 0,
     ) -> None:
         """Find or make the decoded copy.
 
@@ -63,11 +75,16 @@ class Frames:
             cache: folder of the copy; by default $JEPA_CACHE or ~/.cache/jepa.
             backend: the decoder.
             limits: what a video may ask for.
-            workers: processes that decode while the copy is made.
+            workers: processes that decode while the copy is made; 0 for none beside this one, which then is not
+                protected from a decoder that crashes or hangs.
+            start_method: how these start.
+            deadline: seconds that decoding one video may take while the copy is made.
+            bad: where videos that cannot be decoded are written down; without it they are an error.
+            number: of the source, where there are several.
 
         Raises:
             ConfigError: a negative budget.
-            DataError: a video cannot be decoded.
+            DataError: a video cannot be decoded; with `bad`, too many of them.
         """
         if budget_gb < 0:
             raise ConfigError(f"loader.cache_gb is {budget_gb}, expected 0 (no cache) or more")
@@ -76,6 +93,10 @@ class Frames:
         self.backend = backend
         self.limits = limits
         self.workers = workers
+        self.start_method = start_method
+        self.deadline = deadline
+        self.bad = bad
+        self.number = number
         self.path = (cache or default_cache()) / _file_name(source, short_side)
         self._file = self._find_or_make(int(budget_gb * GIGABYTE))
         self.cached = self._file is not None
@@ -87,25 +108,46 @@ class Frames:
         """The frames `frame_ids` of video `index`: uint8 (T, H, W, 3), possibly a read-only view.
 
         Raises:
-            DataError: the video cannot be decoded.
+            SampleError: the video cannot be decoded.
+            DataError: the data set cannot be read.
         """
+        if self.bad is not None and index in self.bad:
+            raise self.bad.error(index)
         if not self.cached:
             return self._decode(index, frame_ids)
         if self._file is None:
             self._file = _open_again(self.path, len(self.source))
-        return _select(self._file.video(index), frame_ids)
+        video = self._file.video(index)
+        if not len(video):
+            raise SampleError(f"{self.source.info(index).key} could not be decoded when {self.path} was made")
+        return _select(video, frame_ids)
 
     def _decode(self, index: int, frame_ids: Sequence[int]) -> np.ndarray:
         info = self.source.info(index)
         self.limits.check_pixels(info.height, info.width, info.key)
         self.limits.check_seconds(info.frames / info.fps if info.fps > 0 else 0.0, info.key)
-        return decode(
-            self.source.read(index), frame_ids, backend=self.backend, short_side=self.short_side, name=info.key,
-            exact=info.exact, limits=self.limits,
-        )  # fmt: skip
+        video = self.source.read(index)
+        with watched(self.number, index):
+            return decode(
+                video, frame_ids, backend=self.backend, short_side=self.short_side, name=info.key, exact=info.exact,
+                limits=self.limits,
+            )  # fmt: skip
 
-    def _decode_all(self, index: int) -> np.ndarray:
-        return self._decode(index, range(self.source.info(index).frames))
+    def _decode_all(self, index: int) -> np.ndarray | str:
+        """All frames of a video, or why there are none."""
+        if self.bad is not None and index in self.bad:
+            return NOTHING
+        try:
+            return self._decode(index, range(self.source.info(index).frames))
+        except SampleError as error:
+            if self.bad is None:
+                raise
+            return str(error)
+
+    def _lost(self, index: int, loss: Loss) -> str:
+        if self.bad is None or loss.token is None:
+            refuse({self.number: self.source}, index, loss)
+        return loss.reason
 
     def _find_or_make(self, budget: int) -> FrameFile | None:
         """The decoded copy, or None if frames are to be decoded on demand; the log says which, and why."""
@@ -130,6 +172,9 @@ class Frames:
         except DamagedFileError as error:
             _log().warning("%s: making the frame cache %s again, %s", self.source.name, self.path, error)
             return None
+        if self.bad is not None and not all(index in self.bad for index in file.missing):
+            _log().info("%s: making %s again, what it lacks is no longer in quarantine", self.source.name, self.path)
+            return None
         _log().info("%s: frames from %s (%.2f GB)", self.source.name, self.path, file.bytes / GIGABYTE)
         return file
 
@@ -144,9 +189,21 @@ class Frames:
         return FrameFile(self.path, count)
 
     def _decode_source(self, size: int) -> Iterator[np.ndarray]:
-        workers = min(self.workers, size // DECODED_BYTES_PER_WORKER)
-        numbers = range(len(self.source))
-        return iter(Loader(self._decode_all, numbers, workers=workers if workers > 1 else 0))
+        count = len(self.source)
+        videos = Loader(
+            self._decode_all,
+            range(count),
+            workers=min(self.workers, max(1, size // DECODED_BYTES_PER_WORKER)),
+            start_method=self.start_method,
+            deadline=self.deadline,
+            on_loss=self._lost,
+        )
+        for index, video in enumerate(videos):
+            if isinstance(video, str):
+                assert self.bad is not None
+                self.bad.add(index, video)
+                self.bad.report(consumed=count)
+            yield NOTHING if isinstance(video, str) else video
 
 
 def decoded_bytes(source: Source, short_side: int, limit: int) -> int | None:

@@ -3,7 +3,8 @@
 First the structure, shard by shard: headers only, so this is quick (`lint_shard`). Then keys that occur in two shards:
 64 bits per key are kept, ten million keys are 80 MB. Then the content, in parts of a few samples, so that one large
 shard keeps all processes busy and the progress moves (`lint_content`). Findings come in the order of shards and
-samples, whatever the number of processes; a video that kills its process costs that video and not the run.
+samples, whatever the number of processes; a video that kills its process, or on which it hangs, costs that video and
+not the run.
 """
 
 import os
@@ -41,12 +42,16 @@ class Summary:
     """What could not be or was not to be checked, and why."""
 
 
-def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: int = 0) -> Summary:
+def lint(
+    root: Path, checks: Checks, found: Callable[[Finding], None], workers: int = 0, deadline: float | None = None
+) -> Summary:
     """Check every shard below a folder, or one tar.
 
     Args:
         found: is called with each finding, in order.
-        workers: processes; 0 for none beside this one. The findings do not depend on it.
+        workers: processes; 0 for none beside this one. The findings do not depend on it, but for videos that crash a
+            decoder or make it hang: they need a process that can be lost.
+        deadline: seconds in which a video must make a step forward.
 
     Raises:
         DataError: there is no shard.
@@ -71,7 +76,7 @@ def lint(root: Path, checks: Checks, found: Callable[[Finding], None], workers: 
     report(_duplicates(shards, structures))
     looked = [s.samples if checks.need_content(shard) else 0 for shard, s in zip(shards, structures, strict=True)]
     with progress(None, "checking samples", sum(looked)) as bar:
-        for part, findings in contents(shards, looked, checks).run(workers):
+        for part, findings in contents(shards, looked, checks).run(workers, deadline):
             report(findings)
             bar.advance(len(part))
     return Summary(
@@ -195,16 +200,15 @@ def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -
 
 def contents(shards: Sequence[ShardFiles], samples: Sequence[int], checks: Checks) -> Parts[Finding]:
     """The check of the first so many samples of each shard."""
-    return Parts.of(partial(_content, shards, checks), partial(_crashed, shards), samples)
+    return Parts.of(partial(_content, shards, checks), partial(_lost, shards), samples)
 
 
 def _content(shards: Sequence[ShardFiles], checks: Checks, part: Part) -> list[Finding]:
     return check_content(shards[part.shard], part.first, part.end, checks)
 
 
-def _crashed(shards: Sequence[ShardFiles], shard: int, number: int) -> list[Finding]:
-    key = samples_of(shards[shard])[number].key
-    return [Finding("undecodable", shards[shard].name, "the decoder crashed on it", key)]
+def _lost(shards: Sequence[ShardFiles], shard: int, number: int, reason: str) -> list[Finding]:
+    return [Finding("undecodable", shards[shard].name, reason, samples_of(shards[shard])[number].key)]
 
 
 def _unchecked(shards: Sequence[ShardFiles], checks: Checks) -> Iterator[str]:

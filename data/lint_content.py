@@ -18,6 +18,7 @@ from jepa.data.rows import Member
 from jepa.data.source import Label, SampleInfo
 from jepa.data.tar_walk import TarMember
 from jepa.data.timeline import iterate, probe
+from jepa.data.watchdog import beat
 from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import DataError
 
@@ -181,5 +182,6 @@ def _read(descriptor: int, place: TarMember) -> bytes:
 def _chunks(descriptor: int, place: TarMember) -> Iterator[bytes]:
     offset, end = place.offset, place.offset + place.size
     while offset < end and (chunk := os.pread(descriptor, min(_CHUNK, end - offset), offset)):
+        beat()
         yield chunk
         offset += len(chunk)

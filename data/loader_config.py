@@ -3,11 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jepa.data.bad_samples import BadSamples
 from jepa.data.decode import Backend, announce
 from jepa.data.frames import Frames, stored_side
 from jepa.data.limits import Limits
 from jepa.data.source import Source
-from jepa.data.storage import RemoteOptions
+from jepa.data.storage import RemoteOptions, default_cache
 from jepa.data.workers import StartMethod
 from jepa.errors import ConfigError
 
@@ -42,6 +43,10 @@ class LoaderConfig:
     """What a file may ask for; larger videos and pictures are not decoded."""
     start_method: StartMethod = "forkserver"
     """How worker processes start."""
+    deadline: float = 60.0
+    """Seconds that a decoder may take for one clip; then its process is replaced, and the sample left out."""
+    max_bad: float = 0.01
+    """End the run if more than this part of the samples cannot be used; until then others take their places."""
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -53,17 +58,34 @@ class LoaderConfig:
             ("cache_gb", self.cache_gb, 0),
             ("remote_gb", self.remote_gb, 0),
             ("remote_timeout", self.remote_timeout, 0.1),
+            ("deadline", self.deadline, 0.1),
         ):
             if value < least:
                 raise ConfigError(f"loader.{name} is {value}, expected {least} or more")
+        if not 0 <= self.max_bad < 1:
+            raise ConfigError(f"loader.max_bad is {self.max_bad}, expected 0 (none) or more, and less than 1")
 
     @property
     def remote(self) -> RemoteOptions:
         """How a data set behind a URL is read."""
         return RemoteOptions(cache=self.cache, cache_gb=self.remote_gb, timeout=self.remote_timeout)
 
-    def open_frames(self, source: Source, size: int) -> Frames:
-        """The frames of a source, for clips of `size` x `size` pixels. Raises as `Frames`."""
+    def bad_samples(self, source: Source) -> BadSamples:
+        """What is done about the samples of a source that cannot be used."""
+        return BadSamples(source, self.cache or default_cache(), self.max_bad)
+
+    def open_frames(self, source: Source, size: int, bad: BadSamples | None = None, number: int = 0) -> Frames:
+        """The frames of a source, for clips of `size` x `size` pixels.
+
+        Args:
+            source: the videos.
+            size: pixels.
+            bad: its bad samples, where the caller shares them.
+            number: of the source, where there are several.
+
+        Raises:
+            As `Frames`.
+        """
         frames = Frames(
             source,
             short_side=stored_side(size),
@@ -72,6 +94,10 @@ class LoaderConfig:
             backend=self.backend,
             limits=self.limits,
             workers=self.workers,
+            start_method=self.start_method,
+            deadline=self.deadline,
+            bad=bad or self.bad_samples(source),
+            number=number,
         )
         if not frames.cached:
             announce(self.backend)

@@ -1,8 +1,8 @@
 """Work over the samples of many shards, cut into parts that keep all processes busy however large a shard is.
 
 A part is a few samples of one shard. Results come in the order of shards and samples, whatever the number of
-processes. A sample that kills its process (decoders crash) costs that sample and not the run: which part it was is not
-known, so the samples of the next part are tried one by one, and the rest goes on.
+processes. A sample that kills its process, or on which it hangs (decoders do both), costs that sample and not the run:
+the samples of its part are tried one by one, each in a process of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from jepa.data.workers import Loader
+from jepa.data.watchdog import call_watched
+from jepa.data.workers import Loader, Loss
 
 PART = 32
 """Samples that a process looks at in one go."""
@@ -39,8 +40,8 @@ class Parts(Generic[Found]):
 
     look: Callable[[Part], list[Found]]
     """What is done with a part; must pickle."""
-    crashed: Callable[[int, int], list[Found]]
-    """(shard, number of a sample in it) -> what comes in place of a sample that killed its process."""
+    lost: Callable[[int, int, str], list[Found]]
+    """(shard, number of a sample in it, reason) -> what comes in place of a sample that its process was lost to."""
     counts: tuple[int, ...]
     """Samples of each shard."""
     ends: tuple[int, ...]
@@ -50,10 +51,10 @@ class Parts(Generic[Found]):
     def of(
         cls,
         look: Callable[[Part], list[Found]],
-        crashed: Callable[[int, int], list[Found]],
+        lost: Callable[[int, int, str], list[Found]],
         counts: Sequence[int],
     ) -> "Parts[Found]":
-        return cls(look, crashed, tuple(counts), tuple(accumulate(-(-count // PART) for count in counts)))
+        return cls(look, lost, tuple(counts), tuple(accumulate(-(-count // PART) for count in counts)))
 
     def __len__(self) -> int:
         return self.ends[-1] if self.ends else 0
@@ -66,34 +67,31 @@ class Parts(Generic[Found]):
     def __call__(self, number: int) -> list[Found]:
         return self.look(self.part(number))
 
-    def run(self, workers: int) -> Iterator[tuple[Part, list[Found]]]:
+    def run(self, workers: int, deadline: float | None = None) -> Iterator[tuple[Part, list[Found]]]:
         """Every part with what was found in it, in order.
 
         Args:
             workers: processes; 0 for none beside this one, which a crash then ends.
+            deadline: seconds in which a sample must come a step further (`watchdog.beat`).
         """
-        done = 0
-        while done < len(self):
-            try:
-                for found in Loader(self, range(done, len(self)), workers=min(workers, len(self) - done)):
-                    done += 1
-                    yield self.part(done - 1), found
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
-                    raise
-                part = self.part(done)
-                done += 1
-                yield part, list(self._one_by_one(part))
 
-    def _one_by_one(self, part: Part) -> Iterator[Found]:
-        for number in range(part.first, part.end):
-            try:
-                for found in Loader(partial(_alone, self.look, part.shard), range(number, number + 1), workers=1):
-                    yield from found
-            except RuntimeError as error:
-                if "exited unexpectedly" not in str(error):
-                    raise
-                yield from self.crashed(part.shard, number)
+        def one_by_one(number: int, _: Loss) -> list[Found]:
+            return list(self._one_by_one(self.part(number), deadline))
+
+        numbers = range(len(self))
+        make = partial(call_watched, self)
+        for number, found in enumerate(Loader(make, numbers, workers=workers, deadline=deadline, on_loss=one_by_one)):
+            yield self.part(number), found
+
+    def _one_by_one(self, part: Part, deadline: float | None) -> Iterator[Found]:
+        """What is found in a part of which some sample is known to be fatal."""
+
+        def fatal(number: int, loss: Loss) -> list[Found]:
+            return self.lost(part.shard, number, loss.reason)
+
+        make, samples = partial(call_watched, partial(_alone, self.look, part.shard)), range(part.first, part.end)
+        for found in Loader(make, samples, workers=1, deadline=deadline, on_loss=fatal):
+            yield from found
 
 
 def _alone(look: Callable[[Part], list[Found]], shard: int, number: int) -> list[Found]:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from jepa.data.draws import Draw, Draws
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.mixture import Mixture
-from jepa.data.quarantine import Quarantine
 from jepa.data.steps import Steps
-from jepa.data.storage import default_cache
 from jepa.data.windows import WindowConfig
 from jepa.errors import ConfigError
 from jepa.rng import derive
@@ -113,9 +111,8 @@ def make_plan(
 
 
 def _draws(mixture: Mixture, window: WindowConfig, loader: LoaderConfig, seed: int, clips: int) -> Draws:
-    cache = loader.cache or default_cache()
-    bad = [Quarantine(source, cache) for source in mixture.sources]
-    return Draws(mixture, window, seed=seed, shards=loader.window_shards, clips_per_video=clips, quarantines=bad)
+    bad = [loader.bad_samples(source) for source in mixture.sources]
+    return Draws(mixture, window, seed=seed, shards=loader.window_shards, clips_per_video=clips, bad=bad)
 
 
 def _require_enough(group: str, batch: int, mixture: Mixture, clips: int) -> None:

@@ -9,13 +9,16 @@ An image is a clip of one frame: a picture, or any frame of a video. The frame i
 token grid has one step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
 
+from jepa.data.bad_samples import BadSamples, set_aside
 from jepa.data.collate import stack
 from jepa.data.draws import Draw, Draws
 from jepa.data.fit import require_fit
@@ -28,6 +31,7 @@ from jepa.data.steps import Steps
 from jepa.data.transforms import AugmentConfig, augment
 from jepa.data.windows import WindowConfig
 from jepa.data.workers import Loader
+from jepa.errors import SampleError
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
 from jepa.types import Clip, ClipBatch
@@ -71,14 +75,21 @@ class ClipStream:
         """The clips of these draws, in order. Neighbours from the same video are decoded together.
 
         Raises:
-            DataError: a video cannot be decoded.
+            DataError: the data set cannot be read, or too many of its samples cannot be used.
         """
-        clips: list[Clip] = []
-        for (source, index), group in groupby(draws, key=lambda draw: (draw.source, draw.index)):
-            same = list(group)
-            videos = _windows(self.frames[source], index, [draw.window for draw in same])
-            clips += [self._clip(draw, video) for draw, video in zip(same, videos, strict=True)]
-        return clips
+        same_video = groupby(draws, key=lambda draw: (draw.source, draw.index))
+        return [clip for _, group in same_video for clip in self._of_one_video(list(group))]
+
+    def _of_one_video(self, draws: list[Draw]) -> list[Clip]:
+        """The clips of a video; if it is a bad one it is written down, and they are drawn again, from a spare."""
+        while True:
+            source, index = draws[0].source, draws[0].index
+            try:
+                videos = _windows(self.frames[source], index, [draw.window for draw in draws])
+                return [self._clip(draw, video) for draw, video in zip(draws, videos, strict=True)]
+            except SampleError as error:
+                self.draws.bad[source].add(index, str(error))
+                draws = [self.draws(draw.position) for draw in draws]
 
     def _clip(self, draw: Draw, video: np.ndarray) -> Clip:
         pixels = augment(video, self.augment, generator(self.draws.seed, draw.position, "augment"))
@@ -113,8 +124,15 @@ class TrainBatches:
     videos: Kind
     images: Kind | None = None
 
+    @property
+    def bad(self) -> tuple[BadSamples, ...]:
+        """Of each source; those of images come behind those of videos."""
+        return self.videos.stream.draws.bad + (() if self.images is None else self.images.stream.draws.bad)
+
     def __call__(self, step: int) -> ClipBatch:
         """Read, crop and stack the clips of a step, and draw its masks."""
+        for bad in self.bad:
+            bad.refresh()
         planned = self.plan(step)
         kind = self.images if planned.images else self.videos
         assert kind is not None, "a step of images without images"
@@ -144,7 +162,7 @@ def train_loader(
     grid: TokenGrid,
     draw_masks: DrawMasks,
     images: Images | None = None,
-) -> Loader[ClipBatch]:
+) -> "TrainLoader":
     """The batches of steps first_step .. last_step - 1 for one rank; `len` is their number.
 
     Args:
@@ -172,18 +190,43 @@ def train_loader(
         require_fit(one, window)
     batches = TrainBatches(plan, Kind(_stream(plan.videos, loader, augment), grid, draw_masks))
     if images is not None and plan.images is not None:
-        stream = _stream(plan.images, loader, images.augment)
+        stream = _stream(plan.images, loader, images.augment, first=len(videos.sources))
         batches = replace(batches, images=Kind(stream, images.grid, images.draw_masks, images.repeat))
-    steps = range(first_step, last_step)
-    return Loader(
+    return TrainLoader(
         batches,
-        steps,
-        workers=min(loader.workers, len(steps)),
+        range(first_step, last_step),
+        workers=loader.workers,
         prefetch=loader.prefetch,
         pin_memory=torch.cuda.is_available(),
         start_method=loader.start_method,
+        deadline=loader.deadline,
     )
 
 
-def _stream(draws: Draws, loader: LoaderConfig, crop: AugmentConfig) -> ClipStream:
-    return ClipStream([loader.open_frames(source, crop.size) for source in draws.mixture.sources], draws, crop)
+def _stream(draws: Draws, loader: LoaderConfig, crop: AugmentConfig, first: int = 0) -> ClipStream:
+    """Args: first: number of the first source, among all of a run."""
+    sources = zip(draws.mixture.sources, draws.bad, strict=True)
+    frames = [loader.open_frames(source, crop.size, bad, number) for number, (source, bad) in enumerate(sources, first)]
+    return ClipStream(frames, draws, crop)
+
+
+class TrainLoader(Loader[ClipBatch]):
+    """A loader that writes down and reports bad samples, and ends the run when they are too many."""
+
+    def __init__(self, batches: TrainBatches, steps: range, **options: Any) -> None:
+        """Args: options: of `Loader`."""
+        self.bad, self.steps = batches.bad, batches.plan.steps
+        super().__init__(batches, steps, on_loss=partial(set_aside, dict(enumerate(self.bad))), **options)
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        self._report(self.numbers.start)
+        batches = super().__iter__()
+        for step in self.numbers:
+            batch = next(batches)
+            self._report(step + 1)
+            yield batch
+            del batch  # before waiting for the next one
+
+    def _report(self, done: int) -> None:
+        for bad in self.bad:
+            bad.report(self.steps.consumed(done))

@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.source import printable
+from jepa.data.watchdog import beat
 from jepa.errors import DataError, SampleError
 
 Turn = tuple[bool, bool, bool]
@@ -94,6 +95,7 @@ def packets(container: InputContainer, stream: VideoStream) -> Iterator["Packet[
             return
         except IndexError:  # at the end, PyAV does not know a stream that began after the file was opened
             return
+        beat()
         if packet.size:
             yield packet
 

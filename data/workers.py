@@ -1,12 +1,12 @@
 """A function over a range of integers, computed ahead in worker processes and yielded in order.
 
 Everything the loaders of this package hand out (a training batch, an evaluation batch, a decoded video) is a pure
-function of one integer, so parallelism needs neither samplers nor buffers: torch's DataLoader calls the function in
-its workers and puts the results back in order. Results are the same for every number of workers.
+function of one integer, so parallelism needs neither samplers nor buffers: workers call the function and the results
+come back in order, the same for every number of workers. torch's DataLoader would do that as well, but it ends the
+run when a decoder crashes and waits for ever when one does not come back; `worker_pool.py` replaces the process.
 
-Two things are added to the DataLoader. A ConfigError or DataError raised in a worker crosses the process boundary as
-a value and is raised again here, as the one line it is; the DataLoader would wrap it in a traceback. And its private
-generator is ours, so that starting a loader draws nothing from torch's global one.
+A ConfigError or DataError raised in a worker is raised again here as the one line it is, anything else with the
+traceback of the worker. Nothing is drawn from a global generator, of torch or others.
 
 Workers start from a clean server process (`forkserver`): a fork of a process that has decoded video, opened a GPU or
 written logs from a thread inherits locks that nobody will ever release.
@@ -16,54 +16,27 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-import cv2
-import torch
-from torch.utils.data import DataLoader, Dataset
+from jepa.data.worker_pool import Loss, OnLoss, WorkerPool
 
-from jepa.errors import ConfigError, DataError
+__all__ = ["Loader", "Loss", "StartMethod"]
 
 Item = TypeVar("Item")
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
 
 
-@dataclass(frozen=True)
-class Failure:
-    """What a worker returns in place of an item that could not be made.
-
-    Not the exception itself: raising it would tie its traceback, and with it the running loader, into a cycle, and
-    workers that the garbage collector finds in a cycle take five seconds to stop.
-    """
-
-    kind: type[ConfigError] | type[DataError]
-    message: str
-
-
-class _Task(Dataset[Item | Failure]):
-    """The function as torch wants it: something with `__getitem__`."""
-
-    def __init__(self, make: Callable[[int], Item]) -> None:
-        self.make = make
-
-    def __getitem__(self, number: int) -> Item | Failure:
-        try:
-            return self.make(number)
-        except ConfigError as error:
-            return Failure(ConfigError, str(error))
-        except DataError as error:
-            return Failure(DataError, str(error))
-
-
 class Loader(Generic[Item]):
     """Iterates over `make(n)` for n in `numbers`, in order; workers live as long as one iteration.
 
     Raises (while iterating):
-        ConfigError, DataError: as raised by `make`.
+        ConfigError, DataError: as raised by `make`, and what `on_loss` raises.
+        SampleError: watched work took too long or crashed, and there is no `on_loss`, or it did not help.
+        WorkerLost: a worker was killed by somebody else, or crashed outside of watched work.
+        TypeError: function or result cannot be pickled.
     """
 
     def __init__(
@@ -75,6 +48,8 @@ class Loader(Generic[Item]):
         prefetch: int = 2,
         pin_memory: bool = False,
         start_method: StartMethod = "forkserver",
+        deadline: float | None = None,
+        on_loss: OnLoss[Item] | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -85,31 +60,41 @@ class Loader(Generic[Item]):
             prefetch: items that each worker prepares ahead.
             pin_memory: copy items into page-locked memory (they need a `pin_memory` method).
             start_method: how processes start.
+            deadline: seconds that watched work (`watchdog.watched`) in a worker may take; then the worker is killed and
+                replaced. None: as long as it likes. Without workers nobody watches.
+            on_loss: is called, in this process, with a number whose worker was killed for the deadline or crashed.
+                It returns an item to use in its place, or None to have it made again after it has changed what
+                makes it fail; the same loss a second time is an error.
         """
-        self.numbers = numbers
-        if workers and start_method == "forkserver":
-            _start_server()
-        self.loader: DataLoader[Item | Failure] = DataLoader(
-            _Task(make),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            prefetch_factor=prefetch if workers else None,
-            pin_memory=pin_memory,
-            multiprocessing_context=start_method if workers else None,
-            worker_init_fn=_start_worker,
-            collate_fn=_as_is,
-            generator=torch.Generator(),
-        )
+        self.make, self.numbers = make, numbers
+        self.workers, self.prefetch, self.pin_memory = min(workers, len(numbers)), prefetch, pin_memory
+        self.start_method, self.deadline, self.on_loss = start_method, deadline, on_loss
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def __iter__(self) -> Iterator[Item]:
-        for item in self.loader:
-            if isinstance(item, Failure):
-                raise item.kind(item.message)
-            yield item
+        if not self.workers:
+            for number in self.numbers:
+                item: Any = self.make(number)
+                yield item.pin_memory() if self.pin_memory else item
+            return
+        if self.start_method == "forkserver":
+            _start_server()
+        pool = WorkerPool(
+            self.make,
+            self.numbers,
+            workers=self.workers,
+            prefetch=self.prefetch,
+            context=multiprocessing.get_context(self.start_method),
+            pin_memory=self.pin_memory,
+            deadline=self.deadline,
+            on_loss=self.on_loss,
+        )
+        try:
+            yield from pool
+        finally:
+            pool.close()
 
 
 def worker_of(place: int, workers: int) -> int | None:
@@ -140,15 +125,3 @@ def _start_server() -> None:
 
 def _nothing() -> None:
     """The empty task."""
-
-
-def _as_is(item: Item) -> Item:
-    """In place of the DataLoader's conversion of whatever looks like an array."""
-    return item
-
-
-def _start_worker(_: int) -> None:
-    """One thread per worker. Ctrl-C is for the main process, which still wants its batches while it saves."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)

@@ -27,6 +27,10 @@ class SampleError(DataError):
     """One sample that cannot be used, in a data set that otherwise can: its bytes are damaged, or do not decode."""
 
 
+class WorkerLost(JepaError):
+    """A worker process ended that should not have: killed from outside, out of memory, or crashed in our own code."""
+
+
 class DivergedError(JepaError, ArithmeticError):
     """The loss or a gradient is no longer finite."""
 

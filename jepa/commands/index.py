@@ -46,12 +46,16 @@ class Config(ForeignOptions):
     """Name of the data set; that of the folder when none."""
     workers: int | None = None
     """Processes; the result does not depend on it. None: one per core; 0: none beside this one."""
+    deadline: float = 600.0
+    """Seconds in which reading a sample must come a step further; else its process is replaced, the sample skipped."""
     json: bool = False
     """Print the result as JSON."""
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"workers is {self.workers}, expected 0 or more")
+        if self.deadline <= 0:
+            raise ConfigError(f"deadline is {self.deadline}, expected a positive number of seconds")
         if any(not ending or ending.startswith(".") or "/" in ending for ending in self.member):
             raise ConfigError(f"member is {', '.join(self.member)}, expected endings without the first dot, like mp4")
 
@@ -113,6 +117,7 @@ def _index(config: Config, out: Path, split: str, tars: TarSet) -> Outcome:
         place="" if str(out.resolve()) == tars.place else tars.place,
         provenance={"made_by": MADE_BY, "version": __version__, **asdict(config.options())},
         workers=(os.cpu_count() or 1) if config.workers is None else config.workers,
+        deadline=config.deadline,
     )
     _list_skipped(out / SKIPPED, outcome)
     return outcome

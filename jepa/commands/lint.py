@@ -43,6 +43,8 @@ class Config:
     """Name of the label that --classes lists."""
     workers: int | None = None
     """Processes; the result does not depend on it. None: one per core; 0: none beside this one."""
+    deadline: float = 600.0
+    """Seconds in which checking a video must come a step further; else its process is replaced, the video reported."""
     json: bool = False
     """Print the result as JSON."""
 
@@ -51,6 +53,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}, expected {least} or more")
+        if self.deadline <= 0:
+            raise ConfigError(f"deadline is {self.deadline}, expected a positive number of seconds")
         if self.fps is not None and self.fps <= 0:
             raise ConfigError(f"fps is {self.fps}, expected a positive number")
         if self.frames is None and (self.stride != 1 or self.fps is not None):
@@ -72,7 +76,7 @@ def run(config: Config) -> int:
     window = None if config.frames is None else WindowConfig(config.frames, config.stride, config.fps)
     checks = Checks(config.decode, window, read_classes(config.classes), config.label)
     workers = (os.cpu_count() or 1) if config.workers is None else config.workers
-    summary = lint(config.folder.expanduser(), checks, found, workers)
+    summary = lint(config.folder.expanduser(), checks, found, workers, config.deadline)
     if config.json:
         print(json.dumps({**asdict(summary), "findings": [finding.record() for finding in findings]}, indent=2))
     elif not summary.findings:

@@ -29,7 +29,8 @@ from jepa.data.pack_origin import FilmHashes
 from jepa.data.pack_plan import make_plan
 from jepa.data.shard_writer import FinishedShard, ShardWriter
 from jepa.data.source import printable
-from jepa.data.workers import Loader
+from jepa.data.watchdog import call_watched
+from jepa.data.workers import Loader, Loss
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger, progress
 from jepa.version import __version__
@@ -71,6 +72,8 @@ class Config(PackConfig):
     """Megabytes in a shard, at most (but one video at least)."""
     workers: int | None = None
     """Processes; the result does not depend on it. None: one per core; 0: none beside this one."""
+    deadline: float = 600.0
+    """Seconds in which reading a video must come a step further; else its process is replaced and the video skipped."""
     seed: int = 0
     """Decides the test split."""
     json: bool = False
@@ -86,6 +89,8 @@ class Config(PackConfig):
             raise ConfigError("annotations, split and fold belong to a published data set: name it with --format")
         if not 0 <= self.test_fraction < 1:
             raise ConfigError(f"test_fraction is {self.test_fraction}, expected at least 0 and below 1")
+        if self.deadline <= 0:
+            raise ConfigError(f"deadline is {self.deadline}, expected a positive number of seconds")
         least_values = {"shard_size": 1, "shard_mb": 1, "workers": 0}
         for name, least in least_values.items():
             value = getattr(self, name)
@@ -190,7 +195,7 @@ def _pack(
     films = [entry.path for entry in todo if entry.segment is not None]
     before, started, size = len(entries) - len(left), time.monotonic(), 0
     with FilmHashes(films) as hashes, progress(None, "packing videos", len(entries), before) as bar:
-        for number, packed in zip(left, _in_order(make, len(left), workers), strict=True):
+        for number, packed in zip(left, _in_order(make, len(left), workers, config.deadline), strict=True):
             made = _with_hash(entries[number], packed, hashes)
             if isinstance(made, Unreadable):
                 _skip(journal, number, entries[number], made.reason)
@@ -297,29 +302,16 @@ def _command(config: Config) -> str:
     return shlex.join(words)
 
 
-def _in_order(make: "partial[Packed | Unreadable]", count: int, workers: int) -> Iterator[Packed | Unreadable]:
-    """All videos, by worker processes. A video that kills its process costs that video and not the run."""
-    done = 0
-    while done < count:
-        try:
-            for packed in Loader(make, range(done, count), workers=workers):
-                done += 1
-                yield packed
-        except RuntimeError as error:
-            if "exited unexpectedly" not in str(error):
-                raise
-            # Which of the videos in flight it was is not known: try the next one alone, then go on.
-            yield _alone(make, done)
-            done += 1
+def _in_order(
+    make: "partial[Packed | Unreadable]", count: int, workers: int, deadline: float | None = None
+) -> Iterator[Packed | Unreadable]:
+    """All videos, by worker processes. A video that kills its process, or on which it hangs, costs only itself."""
 
+    def unreadable(number: int, loss: Loss) -> Packed | Unreadable:
+        return Unreadable(loss.reason)
 
-def _alone(make: "partial[Packed | Unreadable]", number: int) -> Packed | Unreadable:
-    try:
-        return next(iter(Loader(make, range(number, number + 1), workers=1)))
-    except RuntimeError as error:
-        if "exited unexpectedly" not in str(error):
-            raise
-        return Unreadable("the decoder crashed on it")
+    watched = partial(call_watched, make)
+    return iter(Loader(watched, range(count), workers=workers, deadline=deadline, on_loss=unreadable))
 
 
 def _facts(

@@ -36,7 +36,10 @@ that the run started from (`init`)."""
 # May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
 # it holds (its fingerprint is in the checkpoint), so that a data set may move.
 _FREE_KEYS = ("data", "images.data", "out", "max_steps", "resume", "json")
-_FREE_GROUPS = ("run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote")
+_FREE_GROUPS = (
+    "run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote",
+    "loader.deadline", "loader.max_bad",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from jepa.checkpoints.load import load_weights
 from jepa.data.mixture import Mixture
 from jepa.data.source import Source
 from jepa.devices import choose_device
+from jepa.errors import WorkerLost
 from jepa.logs import get_logger
 from jepa.models.build import build_jepa, encoder_config
 from jepa.models.jepa import JEPA
@@ -170,11 +171,11 @@ def _exit_codes(stop: StopRequest, folder: RunFolder) -> Iterator[None]:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from None
         raise
-    except RuntimeError as error:
-        # A scheduler that signals every process of a job also stops the loader's workers, perhaps before the step
-        # boundary is reached; then the state is that of the last checkpoint.
-        if stop and "DataLoader worker" in str(error):
-            log.warning("a loader process was stopped too: continue with %s", folder.resume_command())
+    except WorkerLost as error:
+        # Workers ignore what a scheduler sends to every process of a job, but not before they have started, and not
+        # SIGKILL; then the state is that of the last checkpoint.
+        if stop:
+            log.warning("%s: continue with %s", error, folder.resume_command())
             raise SystemExit(stop.exit_code) from None
         raise
 
