@@ -8,9 +8,10 @@ replaced by a spare of the same source, by rule.
 Training makes its clips from these draws and `jepa order` prints them, so what is printed is what is consumed.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import Protocol
 
 from jepa.data.interleave import Interleave
 from jepa.data.mixture import Mixture
@@ -35,6 +36,12 @@ class Draw:
     """Its frames of the video."""
 
 
+class Bad(Protocol):
+    """Samples that cannot be used, by number, such as a `Quarantine`."""
+
+    def __contains__(self, index: int, /) -> bool: ...
+
+
 class Draws:
     """Position -> draw. Pickles, and depends on nothing but its settings and what is in quarantine."""
 
@@ -46,7 +53,7 @@ class Draws:
         seed: int,
         shards: int = 0,
         clips_per_video: int = 1,
-        quarantines: Sequence[Container[int]] = (),
+        quarantines: Sequence[Bad] = (),
     ) -> None:
         """
         Args:
@@ -74,8 +81,7 @@ class Draws:
         source, own = self.interleave.draw(position // self.clips_per_video)
         order = self.orders[source]
         index, attempts = order.sample(own)[1], count()
-        bad: Container[int] = self.quarantines[source] if self.quarantines else ()
-        while index in bad:
+        while self.quarantines and index in self.quarantines[source]:
             index = order.spare(own, next(attempts))
         return source, index
 
