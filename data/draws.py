@@ -10,14 +10,17 @@ Training makes its clips from these draws and `jepa order` prints them, so what 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from jepa.data.bad_samples import BadSamples
 from jepa.data.interleave import Interleave
 from jepa.data.mixture import Mixture
 from jepa.data.order import Order
 from jepa.data.windows import WindowConfig, random_window
+from jepa.errors import DataError
 from jepa.rng import derive, generator
+
+SPARES = 1000
+"""Samples that are tried in place of one that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,21 @@ class Draws:
         )
 
     def sample(self, position: int) -> tuple[int, int]:
-        """Number of the source, and of the sample in it, that the clip at this position is cut from."""
+        """Number of the source, and of the sample in it, that the clip at this position is cut from.
+
+        Raises:
+            DataError: hardly any sample of the source can be used.
+        """
         source, own = self.interleave.draw(position // self.clips_per_video)
         order = self.orders[source]
-        index, attempts = order.sample(own)[1], count()
-        while self.bad and index in self.bad[source]:
-            self.bad[source].require_few(position)  # or this would never end
-            index = order.spare(own, next(attempts))
-        return source, index
+        index = order.sample(own)[1]
+        if not self.bad or index not in self.bad[source]:
+            return source, index
+        spares = (order.spare(own, attempt) for attempt in range(SPARES))
+        good = next((spare for spare in spares if spare not in self.bad[source]), None)
+        if good is None:
+            raise DataError(f"{self.mixture.names[source]}: {SPARES} samples in a row cannot be used")
+        return source, good
 
     def __call__(self, position: int) -> Draw:
         """The clip at this position.

@@ -97,11 +97,6 @@ class Loader(Generic[Item]):
             pool.close()
 
 
-def worker_of(place: int, workers: int) -> int | None:
-    """Which worker makes the item at this place of an iteration: they take turns. None if there are none."""
-    return place % workers if workers else None
-
-
 @cache
 def _start_server() -> None:
     """Start the process that workers are forked from, and wait for it: it imports torch, and a worker is then quick.

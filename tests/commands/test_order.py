@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from jepa.cli import main
-from jepa.data.quarantine import BadSample, Quarantine
 from jepa.data.source import open_source
-from jepa.data.storage import default_cache
 from jepa.training.config import PretrainConfig
 from jepa.training.order_file import OrderFile
 from jepa.training.trainer import pretrain
@@ -49,7 +47,7 @@ def test_it_prints_what_a_run_consumed(
     consumed = OrderFile(config.out / "order.jsonl").read()
     assert len(consumed) == (6 * 4 + 2 * 2 if mixed else 8 * 4)
     found = order(capsys, "--config", config.out / "config.yaml", "--count", len(consumed))
-    assert without(found, "shard", "rank", "worker") == consumed
+    assert without(found, "shard", "rank") == consumed
     assert all(Path(row["shard"]).is_file() for row in found)
 
 
@@ -68,42 +66,43 @@ def test_a_far_position_needs_no_way_there(tiny_shards: Path, capsys: pytest.Cap
     assert (row["position"], row["step"]) == (9 * 10**15, 9 * 10**15 // 4)
 
 
-def test_ranks_and_workers_are_named(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ranks_are_named_and_workers_change_nothing(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", MICRO, "--data", tiny_shards, "--start", 8, "--count", 16, "--world-size", 2]
     found = order(capsys, *options, "--workers", 3)
-    assert [(row["step"], row["rank"], row["worker"]) for row in found[::2]] == [
-        (2, 0, 0), (2, 1, 0), (3, 0, 1), (3, 1, 1), (4, 0, 2), (4, 1, 2), (5, 0, 0), (5, 1, 0),
-    ]  # fmt: skip
-    assert {row["worker"] for row in order(capsys, *options)} == {None}, "micro.yaml has no workers"
+    assert [(row["step"], row["rank"]) for row in found[::2]] == [
+        (step, rank) for step in range(2, 6) for rank in (0, 1)
+    ]
+    assert order(capsys, *options) == found
 
 
 def test_known_bad_samples_are_replaced_as_in_training(
     micro: Configure, tiny_shards: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = micro(run={"device": "cpu", "threads": 1, "record_order": True}, loader={"batch_size": 24, "workers": 0})
+    loader = {"batch_size": 24, "workers": 0, "max_bad": 0.1}
+    config = micro(run={"device": "cpu", "threads": 1, "record_order": True}, loader=loader)
     options = ["--config", MICRO, "--data", tiny_shards, "--count", 48, "--loader.batch_size", 24]
     before = order(capsys, *options)
     source = open_source(tiny_shards)
-    quarantine = Quarantine(source, default_cache())
+    known = config.loader.bad_samples(source)
     try:
         for index in (3, 7):
-            quarantine.add(BadSample(index, source.info(index).key, source.place(index), "test"))
+            known.add(index, "test")
         bad = {source.info(index).key for index in (3, 7)}
         found = order(capsys, *options)
         pretrain(replace(config, max_steps=2))
     finally:
-        quarantine.path.unlink()
+        known.quarantine.path.unlink()
     assert not bad & {row["key"] for row in found}
     changed = [(old["key"], new["key"]) for old, new in zip(before, found, strict=True) if old != new]
     assert sorted(old for old, _ in changed) == sorted([*bad, *bad])
-    assert without(found, "shard", "rank", "worker") == OrderFile(config.out / "order.jsonl").read()
+    assert without(found, "shard", "rank") == OrderFile(config.out / "order.jsonl").read()
 
 
 def test_the_table_for_people(tiny_shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["order", "--config", str(MICRO), "--data", str(tiny_shards), "--count", "2"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["step", "position", "kind", "rank", "worker", "source", "shard", "key", "frames"]
-    assert [line.split()[:5] for line in lines] == [["0", "0", "video", "0", "-"], ["0", "1", "video", "0", "-"]]
+    assert head.split() == ["step", "position", "kind", "rank", "source", "shard", "key", "frames"]
+    assert [line.split()[:4] for line in lines] == [["0", "0", "video", "0"], ["0", "1", "video", "0"]]
 
 
 @pytest.mark.parametrize(

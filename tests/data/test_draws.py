@@ -154,7 +154,7 @@ def test_clips_of_a_video_are_neighbours_with_windows_of_their_own(mixed: Mixtur
 def test_a_bad_sample_is_replaced_by_the_first_good_spare(mixed: Mixture, bad: set[int], n: int) -> None:
     bad -= {0}  # one is good in every source
     quarantines: Any = [bad for _ in mixed.sources]
-    found, source, index = draws(mixed), *draws(mixed, quarantines=quarantines).sample(n)
+    found, source, index = draws(mixed), *draws(mixed, bad=quarantines).sample(n)
     own, order = found.interleave.draw(n)[1], found.orders[source]
     tried = [order.sample(own)[1]]
     while tried[-1] in bad:

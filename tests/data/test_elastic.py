@@ -1,7 +1,6 @@
 """The real loader, with real processes: the global sequence is the same however it is made, and the one of the plan."""
 
 import itertools
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +17,7 @@ from jepa.data.steps import Steps
 from jepa.data.stream import Images, train_loader
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
-from jepa.data.workers import Loader, StartMethod, worker_of
+from jepa.data.workers import StartMethod
 from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.masks.multiblock import BlockConfig
 from jepa.tokens import TokenGrid
@@ -159,11 +158,3 @@ def test_restarts_with_other_ranks_and_workers_change_nothing(
         part = batches(videos, images, cache, first, last, world_size, workers=workers, start_method="fork")
         found += list(sequence(part))
     assert found == reference
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_workers_take_turns(workers: int) -> None:
-    processes = list(Loader(lambda _: os.getpid(), range(5, 16), workers=workers, start_method="fork"))
-    turns = [worker_of(place, workers) for place in range(11)]
-    assert len(set(zip(turns, processes, strict=True))) == len(set(turns)) == len(set(processes)) == max(workers, 1)
-    assert (os.getpid() in processes) == (workers == 0)
