@@ -112,7 +112,8 @@ def timed_steps(batches: Iterator[object], skip: int, steps: int, batch: int) ->
 def seconds_below() -> dict[int, float]:
     """Processor time so far of each living process below this one, in ticks of the kernel; none without a /proc."""
     parents = {process: int(fields[1]) for process, fields in _processes()}
-    found, pending = {}, [os.getpid()]
+    found: dict[int, float] = {}
+    pending = [os.getpid()]
     while pending:
         above = pending.pop()
         below = [process for process, parent in parents.items() if parent == above]
