@@ -3,7 +3,8 @@
 Downloads hold each clip as a file of its own, ID_000010_000020.mp4: flat (part archives of the CVDF), in one folder per
 class (after its sorting script, or the archives of Kinetics-600 and 700), beside a folder of replacements for files
 that are damaged. All of these are found by the name alone. Where only ID.mp4 is there, it is taken as the whole film
-and the clip is cut out of it. The test files of Kinetics-400 have no column `label`.
+and the clip is cut out of it. Test files (Kinetics-600 of the CVDF, 700-2020) may have no column `label`; the older
+train.txt and val.txt of Kinetics-600 are no CSV files and name no times, so they are refused.
 """
 
 from jepa.data.known.tables import Request, number, rows, split_named, split_of

@@ -52,7 +52,7 @@ class Config(PackConfig):
     sources: tuple[Path, ...]
     """Folders (sub-folder = label), video files, or lists (.csv, .tsv, .txt) of `path label`."""
     out: Path
-    """Folder for the shards; made if missing."""
+    """Folder for the shards; made if missing. After a stop of any kind the same command goes on there."""
     format: str | None = None
     """Published data set whose annotations to read: kinetics, ssv2, jester, ucf101, hmdb51, diving48, coin, coin-steps,
     epic-kitchens-100, howto100m, imagenet, list; SOURCES are then the folders of its videos."""

@@ -58,6 +58,20 @@ def test_kinetics_in_all_its_layouts(put: Put, tmp_path: Path) -> None:
     ]
 
 
+def test_kinetics_600_as_deepmind_publishes_it_and_as_the_mirror_does(put: Put, tmp_path: Path) -> None:
+    header = "label,youtube_id,time_start,time_end,split\n"
+    val = put("kinetics600/validate.csv", f"{header}zumba,abcdefghijk,0,10,validate\n")
+    test = put("annotations/test.csv", "youtube_id,time_start,time_end,split\n--6bJUbfpnQ,17,27,test\n")
+    put("v/abcdefghijk_000000_000010.mp4")
+    assert facts(collect_known("kinetics", [tmp_path / "v"], [val, test]), tmp_path / "v") == [
+        ("abcdefghijk_000000_000010.mp4", "zumba", "val"),
+        ("---6bJUbfpnQ_000017_000027.mp4", None, "test"),
+    ]
+    plain = put("annotations/train.txt", "zumba/abcdefghijk_000000_000010.mp4 599\n")
+    with pytest.raises(DataError, match=r"train\.txt: no column youtube_id, time_start, time_end in its first line"):
+        collect_known("kinetics", [tmp_path / "v"], [plain])
+
+
 def test_the_file_of_the_own_split_comes_first_among_equal_names(put: Put, tmp_path: Path) -> None:
     csv = put("train.csv", "label,youtube_id,time_start,time_end,split\nzumba,abcdefghijk,0,10,train\n")
     put("v/other/abcdefghijk_000000_000010.mp4")
