@@ -300,34 +300,38 @@ SCRIPT = """
 import ctypes, os, sys
 from jepa.data.workers import Loader
 def make(number):
-    print(os.getpid(), flush=True)
+    os.write(1, b"%d\\n" % os.getpid())
     if number % 2:
         ctypes.PyDLL(None).pause()
     return number
 if __name__ == "__main__":
     results = iter(Loader(make, range(9), workers=3, prefetch=1, start_method=sys.argv[1]))
     next(results)
-    {then}
+    sys.stdin.readline()
+    sys.exit(7)
 """
 
 
-def run_script(folder: Path, method: StartMethod, then: str) -> tuple["subprocess.Popen[str]", list[int]]:
-    """A parent whose three workers have begun, two of which (0 and 2 are done) cannot notice anything."""
+def run_script(folder: Path, method: StartMethod) -> tuple["subprocess.Popen[bytes]", list[int]]:
+    """A parent that waits for a line, and its workers, two of which (0 and 2 are done) cannot notice anything."""
     script = folder / "script.py"
-    script.write_text(SCRIPT.format(then=then))
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    script.write_text(SCRIPT)
     process = subprocess.Popen(
-        [sys.executable, str(script), method], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, str(script), method],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert process.stdout is not None
-    return process, [int(process.stdout.readline()) for _ in range(4)]
+    pids = [int(process.stdout.readline()) for _ in range(4)]
+    assert not any(gone(pid) for pid in pids)
+    return process, pids
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_parent_that_is_killed_takes_its_workers_along(tmp_path: Path, method: StartMethod) -> None:
-    process, pids = run_script(tmp_path, method, "signal = sys.stdin.read()")
-    assert not any(gone(pid) for pid in pids)
+    process, pids = run_script(tmp_path, method)
     process.kill()
     process.communicate()
     wait_for(lambda: all(gone(pid) for pid in pids))
@@ -336,8 +340,8 @@ def test_a_parent_that_is_killed_takes_its_workers_along(tmp_path: Path, method:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_parent_that_ends_amid_an_iteration_ends(tmp_path: Path, method: StartMethod) -> None:
-    process, pids = run_script(tmp_path, method, "sys.exit(7)")
-    process.communicate(timeout=60)
+    process, pids = run_script(tmp_path, method)
+    process.communicate(b"\n", timeout=60)
     assert process.returncode == 7
     wait_for(lambda: all(gone(pid) for pid in pids))
 
