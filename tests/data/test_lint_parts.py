@@ -1,5 +1,6 @@
 """The work of `jepa lint` in parts: a crash costs one sample, and no byte of an index makes it or a reader crash."""
 
+import ctypes
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,6 +57,33 @@ def test_a_video_that_kills_its_process_costs_only_itself(whole: Path) -> None:
     found = [(finding.key, finding.what) for _, findings in results for finding in findings]
     assert found == [
         ("0", "looked at"), ("1", "looked at"), ("000002", "the decoder crashed on it"),
+        ("part 1", "looked at"), ("part 2", "looked at"),
+    ]  # fmt: skip
+
+
+def hang_on_the_third(number: int) -> list[Finding]:
+    if number == 2:
+        ctypes.PyDLL(None).pause()
+    return [Finding("label", "a.tar", "looked at", str(number))]
+
+
+class Hanging(Crashing):
+    """The same, but it never comes back."""
+
+    def __call__(self, number: int) -> list[Finding]:
+        return hang_on_the_third(2) if number == 0 else super().__call__(number)
+
+    def alone(self, part: _Part) -> Callable[[int], list[Finding]]:
+        return hang_on_the_third
+
+
+@pytest.mark.slow
+def test_a_video_that_hangs_costs_only_itself(whole: Path) -> None:
+    shards, _ = find_shards(whole)
+    results = list(_contents(Hanging.of(shards, [3, 3, 1], ALL), workers=2, deadline=1))
+    found = [(finding.key, finding.what) for _, findings in results for finding in findings]
+    assert found == [
+        ("0", "looked at"), ("1", "looked at"), ("000002", "the decoder did not come back within 1 s"),
         ("part 1", "looked at"), ("part 2", "looked at"),
     ]  # fmt: skip
 
