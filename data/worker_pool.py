@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -34,7 +35,7 @@ import torch
 
 from jepa.data.transport import receive
 from jepa.data.watchdog import Slot, Token
-from jepa.data.worker_process import FAILURE, TASK, Failure, work
+from jepa.data.worker_process import FAILURE, STOP, TASK, Failure, work
 from jepa.errors import SampleError, WorkerLost
 
 Item = TypeVar("Item")
@@ -267,12 +268,13 @@ class WorkerPool(Generic[Item]):
 
 
 def _stop(workers: list[Worker], pinning: Executor | None) -> None:
-    """End all processes: at once those that are busy, the others by the closing of their pipes."""
+    """End all processes: at once those that are busy, the others by asking them."""
     for worker in workers:
         if worker.places:
             worker.process.kill()
-    for worker in workers:
-        worker.connection.close()
+        else:
+            with suppress(OSError):  # it has ended already
+                worker.connection.send_bytes(STOP)
     if pinning is not None:
         pinning.shutdown(wait=False, cancel_futures=True)
     until = time.monotonic() + REAP_SECONDS

@@ -1,4 +1,4 @@
-"""What runs in a worker process: numbers come in, items go out, until the pipe is closed.
+"""What runs in a worker process: numbers come in, items go out, until it is told to stop.
 
 Signals that ask a job to end (Ctrl-C in a terminal, a scheduler's SIGTERM) reach all its processes, but are for the
 main one, which still wants its batches while it saves: a worker ignores them. It ends with its parent all the same,
@@ -31,6 +31,9 @@ ITEM, FAILURE = range(2)
 
 TASK = struct.Struct("<qq")
 """Place of a number in the range, and the number."""
+
+STOP = b""
+"""In place of a task. Closing the pipe would not do: processes that were forked hold copies of its ends."""
 
 
 class WorkerTraceback(Exception):
@@ -74,8 +77,8 @@ def work(connection: "Connection[Any, Any]", make: Callable[[int], Any]) -> None
     try:
         reduction.send_handle(connection, descriptor, 0)
         os.close(descriptor)
-        while True:
-            place, number = TASK.unpack(connection.recv_bytes())
+        while task := connection.recv_bytes():
+            place, number = TASK.unpack(task)
             _answer(connection, make, place, number)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent wants no more

@@ -1,5 +1,6 @@
 """`jepa pack` from videos to a data set."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -95,6 +96,22 @@ def test_a_video_that_kills_its_process_costs_only_itself() -> None:
     results = list(pack._in_order(Crash(), 4, workers=2))  # type: ignore[arg-type]
     assert [getattr(result, "video", None) for result in results] == [b"0", None, b"2", b"3"]
     assert getattr(results[1], "reason", "") == "the decoder crashed on it"
+
+
+class Hang(Crash):
+    """The same, but like a decoder that never comes back."""
+
+    def __call__(self, number: int) -> Packed:
+        if number == 1:
+            ctypes.PyDLL(None).pause()
+        return Packed(b"%d" % number, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_video_that_hangs_costs_only_itself() -> None:
+    results = list(pack._in_order(Hang(), 4, workers=2, deadline=1))  # type: ignore[arg-type]
+    assert [getattr(result, "video", None) for result in results] == [b"0", None, b"2", b"3"]
+    assert getattr(results[1], "reason", "") == "the decoder did not come back within 1 s"
 
 
 def test_a_test_split_by_source(videos: Path, tmp_path: Path) -> None:
@@ -275,7 +292,8 @@ def test_ctrl_c_keeps_finished_shards_and_nothing_half(
 
 
 @pytest.mark.parametrize(
-    "options", [{"test_fraction": 1.0}, {"shard_size": 0}, {"shard_mb": 0}, {"workers": -1}, {"crf": -1}]
+    "options",
+    [{"test_fraction": 1.0}, {"shard_size": 0}, {"shard_mb": 0}, {"workers": -1}, {"crf": -1}, {"deadline": 0}],
 )
 def test_settings_are_checked(tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=rf"{next(iter(options))} is .*, expected"):

@@ -198,7 +198,7 @@ def test_other_data_is_refused(micro: Configure, tmp_path: Path) -> None:
         pretrain(replace(config, data=tmp_path / "other", max_steps=None, resume=True))
 
 
-def start(config: PretrainConfig, *options: str) -> subprocess.Popen[str]:
+def start(config: PretrainConfig, *options: str, start_new_session: bool = False) -> subprocess.Popen[str]:
     """A real process, told apart from its parent; returns after its first optimizer step."""
     file = config.out.parent / "start.yaml"
     file.write_text(configuration.to_yaml(config))
@@ -207,6 +207,7 @@ def start(config: PretrainConfig, *options: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=start_new_session,
     )
     while not MetricsFile(config.out / "metrics.csv").read():
         assert process.poll() is None, process.stderr and process.stderr.read()
@@ -223,6 +224,20 @@ def test_ctrl_c_in_a_real_process(micro: Configure) -> None:
     assert out == ""
     assert "Traceback" not in err
     assert f"--config {config.out}/config.yaml --resume" in err.splitlines()[-1]
+    state = load_state(config.out / "checkpoints" / "last.ckpt")
+    assert state["jepa"]["position"] == 4 * state["global_step"]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_signals_every_process_of_the_job(micro: Configure) -> None:
+    config = micro(optim={"steps": 100_000})
+    config = replace(config, loader=replace(config.loader, workers=2, cache_gb=0))
+    process = start(config, start_new_session=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert "state saved; continue with" in err.splitlines()[-1]
     state = load_state(config.out / "checkpoints" / "last.ckpt")
     assert state["jepa"]["position"] == 4 * state["global_step"]
 

@@ -144,7 +144,14 @@ def test_another_configuration_is_refused_by_name(micro: Configure, changes: dic
 
 @pytest.mark.parametrize(
     "changes",
-    [{"max_steps": 4}, {"resume": True}, {"loader": {"workers": 3}}, {"run": {"log_every": 1}}, {"data": "elsewhere"}],
+    [
+        {"max_steps": 4},
+        {"resume": True},
+        {"loader": {"workers": 3}},
+        {"run": {"log_every": 1}},
+        {"data": "elsewhere"},
+        {"loader": {"deadline": 5.0, "max_bad": 0.5}},
+    ],
 )
 def test_what_does_not_change_the_training_may_differ(micro: Configure, changes: dict[str, object]) -> None:
     require_same_run(micro(), micro(**changes), Path("config.yaml"))
