@@ -18,9 +18,14 @@ class _Loader(yaml.SafeLoader):
     """PyYAML reads `1e-3` as text (YAML 1.1 wants a dot); everybody means the number."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that `_Loader` would take for a number."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def read(path: Path) -> tuple[Mapping[str, Any], dict[str, int]]:
@@ -81,9 +86,13 @@ def dump(tree: Mapping[str, Any], origins: Mapping[str, str], prefix: str = "") 
         if isinstance(value, Mapping) and value and key not in origins:
             text += f"{indent}{name}:\n{dump(value, origins, f'{key}.')}"
             continue
-        shown = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf, allow_unicode=True).strip()
+        shown = _in_one_line({name: value}, allow_unicode=True)
         if len(shown.splitlines()) > 1:  # text with line breaks: as escapes
-            shown = yaml.safe_dump({name: value}, default_flow_style=True, width=math.inf, default_style='"').strip()
+            shown = _in_one_line({name: value}, default_style='"')
         origin = origins.get(key, "default")
         text += f"{indent}{shown[1:-1]}{f'  # {origin}' if origin != 'default' else ''}\n"
     return text
+
+
+def _in_one_line(content: Mapping[str, Any], **style: Any) -> str:
+    return str(yaml.dump(content, Dumper=_Dumper, default_flow_style=True, width=math.inf, **style)).strip()

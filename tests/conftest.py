@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 torch.set_num_threads(1)
+# A busy machine is no failure: no test is decided by a clock.
+settings.register_profile("jepa", deadline=None)
+settings.load_profile("jepa")
 # Every annotated shape in these modules is checked in every call of every test. (`objectives.build` is left out: its
 # protocol has no run-time check.)
 CHECKED = [

@@ -210,6 +210,13 @@ def test_what_is_written_reads_back_the_same(
     assert load(Sample, path) == config
 
 
+@pytest.mark.parametrize("name", ["0E0", "1e-3", "12E+4"])
+def test_text_that_looks_like_a_number_stays_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "written.yaml"
+    path.write_text(to_yaml(Sample(Path("x"), name=name, sources=[name])))
+    assert (load(Sample, path).name, load(Sample, path).sources) == (name, [name])
+
+
 def test_a_resolved_configuration_is_written_with_origins() -> None:
     text = resolve(Sample, [make_layer(Sample, {"steps": 3}, "my.yaml")]).to_yaml()
     assert "steps: 3  # my.yaml\n" in text
