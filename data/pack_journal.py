@@ -64,9 +64,14 @@ class Journal:
         self._shards: dict[str | None, list[FinishedShard]] = {}
         self._lines: int | None = None
         self._lock = FolderLock(self.folder / "lock", f"packs into {out} now")
-        self._plan = _read_plan(self.folder)
-        if self._plan is not None:
-            self._read_lines()
+        self._plan: Plan | None = None
+        try:
+            self._plan = _read_plan(self.folder)
+            if self._plan is not None:
+                self._read_lines()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> Self:
         return self

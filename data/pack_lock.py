@@ -13,6 +13,8 @@ from pathlib import Path
 from jepa.errors import ConfigError
 from jepa.logs import get_logger
 
+ATTEMPTS = 100
+
 log = get_logger(__name__)
 
 
@@ -30,26 +32,23 @@ class FolderLock:
             ConfigError: another process has the lock, or the file cannot be written.
         """
         self.file = file
-        while True:
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:  # also "no such file", where the file system lets nobody make folders
-                raise self._unwritable(error) from None
-            try:
-                self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except FileNotFoundError:  # its last owner has just removed the folder
-                continue
-            except OSError as error:
-                raise self._unwritable(error) from None
+        for _ in range(ATTEMPTS):
+            self._descriptor = self._open()
             self._lock(what)
             if self._is_named():
                 break
             os.close(self._descriptor)  # its last owner has removed the file between our two steps
+        else:
+            raise ConfigError(f"cannot lock {file}: it disappears again and again")
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
-    def _unwritable(self, error: OSError) -> ConfigError:
-        return ConfigError(f"cannot write to the folder {self.file.parent.parent}: {error.strerror}")
+    def _open(self) -> int:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise ConfigError(f"cannot write to the folder {self.file.parent.parent}: {error.strerror}") from None
 
     def _lock(self, what: str) -> None:
         try:
