@@ -83,7 +83,7 @@ def _data(config: Config, folder: Path) -> Any:
     _ = Work(window, config.size, batch, 0, 1, config.seed).grid  # raises before the films are made
     materials = prepare(config.data, config.seed, folder, least_frames=(config.frames - 1) * config.stride + 1)
     batch = batch_size(config.clips, min(len(material.source) for material in materials))
-    work = Work(window, config.size, batch, 2 * config.workers, config.clips // batch, config.seed)
+    work = Work(window, config.size, batch, config.workers, config.clips // batch, config.seed)
     return measure(materials, work, config.workers, config.rounds, folder)
 
 
