@@ -114,7 +114,8 @@ def spread(value: Any) -> str:
     """Median and extremes, to three digits."""
     if value is None:
         return "-"
-    return f"{value.median:.3g} ({value.low:.3g} to {value.high:.3g})"
+    median, low, high = (f"{one:.0f}" if one >= 100 else f"{one:.3g}" for one in (value.median, value.low, value.high))
+    return f"{median} ({low} to {high})"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
