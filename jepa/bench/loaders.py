@@ -19,6 +19,8 @@ from jepa.tokens import TokenGrid
 from jepa.types import ClipBatch
 
 TUBELET, PATCH = 2, 16
+PREFETCH = 2
+"""Batches that each worker prepares ahead: torch's default, which the official loader leaves as it is."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Work:
     def clips(self) -> int:
         """Clips of a lap."""
         return self.steps * self.batch
+
+    def ahead(self, workers: int) -> int:
+        """Steps that worker processes have begun when a lap ends, so that none of them runs out of work in it."""
+        return PREFETCH * workers
 
     @property
     def grid(self) -> TokenGrid:
@@ -56,10 +62,10 @@ def batches(source: Source, work: Work, backend: Backend, workers: int) -> Loade
         source,
         window=work.window,
         augment=AugmentConfig(size=work.size),
-        loader=LoaderConfig(batch_size=work.batch, workers=workers, cache_gb=0, backend=backend),
+        loader=LoaderConfig(batch_size=work.batch, workers=workers, prefetch=PREFETCH, cache_gb=0, backend=backend),
         seed=work.seed,
         first_step=0 if workers else work.skip,
-        last_step=work.skip + work.steps + 4 * workers,
+        last_step=work.skip + work.steps + work.ahead(workers),
         grid=work.grid,
         draw_masks=MaskSampler(MasksConfig(), work.grid, work.seed),
     )

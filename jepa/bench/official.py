@@ -10,6 +10,7 @@ import importlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,14 @@ class OfficialLoader:
         """
         self.work, self.workers = work, workers
         paths = [files[clip.index] for clip in clips]
-        # Its workers end and start anew with its list: long enough for a lap and what is ahead of it.
-        rounds = 1 if not workers else 1 + -(-(work.skip + 4 * workers) // work.steps)
+        beside = (work.skip + work.ahead(workers)) * work.batch if workers else 0
         table = folder / f"official-{paths[0].parent.name}-{workers}.csv"
-        table.write_text("".join(f"{path} 0\n" for path in paths * rounds))
+        table.write_text("".join(f"{path} 0\n" for path in islice(cycle(paths), len(paths) + beside)))
         with _quiet():
             self.loader = self._build(table)
             if workers:
-                next(iter(self.loader))
+                for _ in self.loader:  # to the end: see `lap`
+                    pass
 
     def _build(self, table: Path) -> Any:
         datasets, transforms, masks = (importlib.import_module(name) for name in (*NEEDS, MASKS))
@@ -85,9 +86,12 @@ class OfficialLoader:
         return loader
 
     def lap(self) -> Lap:
-        """Read a lap."""
+        """Read a lap, and then what its workers have ahead: else they would be at it during the laps of others."""
         iterator = iter(self.loader)
-        return timed_steps(iterator, self.work.skip if self.workers else 0, self.work.steps, self.work.batch)
+        lap = timed_steps(iterator, self.work.skip if self.workers else 0, self.work.steps, self.work.batch)
+        for _ in iterator:
+            pass
+        return lap
 
 
 @contextmanager

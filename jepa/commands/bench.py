@@ -83,7 +83,7 @@ def _data(config: Config, folder: Path) -> Any:
     _ = Work(window, config.size, batch, 0, 1, config.seed).grid  # raises before the films are made
     materials = prepare(config.data, config.seed, folder, least_frames=(config.frames - 1) * config.stride + 1)
     batch = batch_size(config.clips, min(len(material.source) for material in materials))
-    work = Work(window, config.size, batch, 2 * config.workers, config.clips // batch, config.seed)
+    work = Work(window, config.size, batch, config.workers, config.clips // batch, config.seed)
     return measure(materials, work, config.workers, config.rounds, folder)
 
 
@@ -114,7 +114,8 @@ def spread(value: Any) -> str:
     """Median and extremes, to three digits."""
     if value is None:
         return "-"
-    return f"{value.median:.3g} ({value.low:.3g} to {value.high:.3g})"
+    median, low, high = (f"{one:.0f}" if one >= 100 else f"{one:.3g}" for one in (value.median, value.low, value.high))
+    return f"{median} ({low} to {high})"
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -103,6 +103,7 @@ def test_errors_are_one_line(
 
 def test_spreads_and_tables() -> None:
     assert spread(Spread(0.91234, 0.9, 1.0)) == "0.912 (0.9 to 1)"
+    assert spread(Spread(5461.2, 99.96, 12345.6)) == "5461 (100 to 12346)"
     assert spread(None) == "-"
     assert table([["a", "row"], ["long", "x"]]) == ["| a    | row |", "|------|-----|", "| long | x   |"]
 
