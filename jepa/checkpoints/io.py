@@ -13,6 +13,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
@@ -80,7 +81,9 @@ def load_state(path: Path, *, map_location: Any = "cpu", lazy: bool = False) -> 
         DataError: there is no such file, or it is damaged or no checkpoint.
     """
     try:
-        state = torch.load(path, map_location=map_location, weights_only=True, mmap=lazy)
+        # In a thread of its own: what a damaged file leaves in torch's thread-local memory would trouble the next one.
+        with ThreadPoolExecutor(1) as thread:
+            state = thread.submit(torch.load, path, map_location, weights_only=True, mmap=lazy).result()
     except FileNotFoundError as error:
         raise DataError(f"no checkpoint at {path}") from error
     except (OSError, RuntimeError, UnpicklingError, EOFError, ValueError, KeyError) as error:

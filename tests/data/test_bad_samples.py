@@ -22,10 +22,12 @@ from jepa.cli import main
 from jepa.data import frames as frames_file
 from jepa.data.bad_samples import BadSamples, set_aside
 from jepa.data.decode import decode
+from jepa.data.evaluation_batches import evaluation_batches
 from jepa.data.frames import Frames
+from jepa.data.loader_config import LoaderConfig
 from jepa.data.order import Order
 from jepa.data.source import Source, open_source
-from jepa.data.stream import LoaderConfig, evaluation_batches, train_loader
+from jepa.data.stream import train_loader
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
 from jepa.data.workers import Loader, Loss
@@ -54,7 +56,7 @@ def crash() -> None:
 
 
 def damaged() -> None:
-    raise DataError("it is damaged")
+    raise SampleError("it is damaged")
 
 
 REASONS = {
@@ -241,7 +243,7 @@ def test_without_a_place_for_the_quarantine_the_run_remembers(
     (tmp_path / "cache").write_text("no folder")
     monkeypatch.setattr(frames_file, "decode", failing(damaged, {"clip-03.mp4"}))
     loader = batches(source, tmp_path / "cache")
-    quarantine = loader.bad.quarantine  # type: ignore[attr-defined]
+    quarantine = loader.bad[0].quarantine
     assert len(list(loader)) == 12
     assert quarantine.refuge.exists()
     assert not quarantine.kept

@@ -30,6 +30,13 @@ class Relabelled:
     name: str = "relabelled"
     fingerprint: str = "relabelled"
 
+    @property
+    def runs(self) -> tuple[int, ...]:
+        return self.source.runs
+
+    def place(self, index: int) -> str:
+        return self.source.place(index)
+
     def __len__(self) -> int:
         return len(self.source)
 
