@@ -47,6 +47,9 @@ class Relabelled:
     def read(self, index: int) -> bytes:
         return self.source.read(index)
 
+    def place(self, index: int) -> str:
+        return self.source.place(index)
+
     def extra(self, index: int, name: str) -> bytes:
         return self.source.extra(index, name)
 
