@@ -223,7 +223,7 @@ def test_a_crash_that_is_no_decoders_ends_the_run(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jepa.data.stream.augment", lambda *arguments: crash())
-    with pytest.raises(WorkerLost, match="a worker process crashed, not in a decoder, while it made item [01]"):
+    with pytest.raises(WorkerLost, match=r"a worker process crashed, not in a decoder, while it made item [01]"):
         list(batches(source, tmp_path))
 
 

@@ -34,9 +34,6 @@ class Relabelled:
     def runs(self) -> tuple[int, ...]:
         return self.source.runs
 
-    def place(self, index: int) -> str:
-        return self.source.place(index)
-
     def __len__(self) -> int:
         return len(self.source)
 
