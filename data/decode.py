@@ -12,6 +12,8 @@ to 1 of 255 in MPEG-4 part 2, where versions of FFmpeg round differently.
 - the first frame is a keyframe and no frame is shown before the keyframe it follows (closed groups of pictures),
 - the frame count of the header is absent or true,
 - the frames are stored upright and of one size.
+Where the size of the frames is known (`backend_for`), `auto` takes PyAV for those of more than 640x480 pixels too: it
+needs a quarter less processor time for them (docs/benchmarks.md), and the frames are the same.
 If decord raises all the same, `auto` asks PyAV, which returns the very frames or raises too. To know all this takes
 a pass over the packets, about a millisecond; the index of a packed data set holds the answer, and with `exact`
 nobody asks again.
@@ -33,9 +35,22 @@ from jepa.data.video_file import label_of
 from jepa.errors import ConfigError, DataError, SampleError
 from jepa.logs import get_logger
 
-__all__ = ["Backend", "VideoInfo", "announce", "backends", "decode", "probe", "scaled_size", "unsafe_for_decord"]
+__all__ = [
+    "Backend",
+    "VideoInfo",
+    "announce",
+    "backend_for",
+    "backends",
+    "decode",
+    "probe",
+    "scaled_size",
+    "unsafe_for_decord",
+]
 
 Backend = Literal["auto", "decord", "pyav", "torchcodec"]
+
+LARGE = 640 * 480
+"""Pixels of a frame beyond which PyAV is quicker than decord."""
 
 log = get_logger(__name__)
 
@@ -53,10 +68,13 @@ def decode(
     """The frames with the given indices, in the given order (repeats allowed): uint8 (T, H, W, 3) RGB.
 
     Args:
-        short_side: shrink so that the shorter side has this many pixels (see `scaled_size`; never enlarges). name:
-        what error messages call the video. exact: every decoder is known to count the same frames in this file
-        (`SampleInfo.exact`, `VideoInfo.exact`), which
-            saves a look at its packets. The caller checks the limits against the known size and duration.
+        video: the file, or its bytes.
+        frames: indices, at least one.
+        backend: the decoder.
+        short_side: shrink so that the shorter side has this many pixels (see `scaled_size`; never enlarges).
+        name: what error messages call the video.
+        exact: every decoder is known to count the same frames in this file (`SampleInfo.exact`, `VideoInfo.exact`),
+            which saves a look at its packets. The caller checks the limits against the known size and duration.
         limits: what exceeds them is not decoded.
 
     Raises:
@@ -89,6 +107,11 @@ def decode(
     return pyav_backend.read_frames(video, frames, short_side, timeline, label, limits)
 
 
+def backend_for(backend: Backend, height: int, width: int) -> Backend:
+    """The backend for frames of this size: `auto` leaves large ones to PyAV."""
+    return "pyav" if backend == "auto" and height * width > LARGE else backend
+
+
 def backends() -> dict[str, str | None]:
     """Version of each decoder; None if it is not installed or cannot be loaded."""
     return {
@@ -107,7 +130,10 @@ def announce(backend: Backend) -> None:
     elif decord is None:
         log.info("decoder: %s for all files, as decord is not installed (auto)", pyav)
     else:
-        log.info("decoder: decord %s for files in which its frames are exact, %s for the others (auto)", decord, pyav)
+        log.info(
+            "decoder: decord %s for files in which its frames are exact and of at most 640x480 pixels, %s for the "
+            "others (auto)", decord, pyav,
+        )  # fmt: skip
 
 
 def unsafe_for_decord(timeline: Timeline) -> str | None:
