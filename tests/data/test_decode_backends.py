@@ -107,6 +107,12 @@ def test_what_decord_cannot_read_goes_to_pyav(monkeypatch: pytest.MonkeyPatch) -
         decode(coloured(), [5], backend="decord")
 
 
+def test_auto_leaves_large_frames_to_pyav() -> None:
+    assert module.backend_for("auto", 480, 640) == "auto"
+    assert module.backend_for("auto", 720, 1280) == "pyav"
+    assert module.backend_for("decord", 720, 1280) == "decord"
+
+
 @needs_decord
 def test_a_reason_not_to_take_decord_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     avi, odd = coloured(codec="mpeg4", container="avi"), coloured(width=65, codec="mpeg4")
@@ -117,8 +123,8 @@ def test_a_reason_not_to_take_decord_is_logged_once(caplog: pytest.LogCaptureFix
             decode(avi, [0])
             decode(odd, [0])
     assert [message.partition(" (")[0] for message in caplog.messages] == [
-        f"decoder: decord {backends()['decord']} for files in which its frames are exact, "
-        f"PyAV {av.__version__} for the others",
+        f"decoder: decord {backends()['decord']} for files in which its frames are exact and of at most "
+        f"640x480 pixels, PyAV {av.__version__} for the others",
         "decoder: PyAV for some files, because of container avi",
         "decoder: PyAV for some files, because of an odd height or width",
     ]
