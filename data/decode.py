@@ -12,11 +12,11 @@ to 1 of 255 in MPEG-4 part 2, where versions of FFmpeg round differently.
 - the first frame is a keyframe and no frame is shown before the keyframe it follows (closed groups of pictures),
 - the frame count of the header is absent or true,
 - the frames are stored upright and of one size.
-Where the size of the frames is known (`backend_for`), `auto` takes PyAV for those of more than 640x480 pixels too: it
+Where the size of the frames is known, `auto` takes PyAV for those of more than 640x480 pixels too: it
 needs a quarter less processor time for them (docs/benchmarks.md), and the frames are the same.
 If decord raises all the same, `auto` asks PyAV, which returns the very frames or raises too. To know all this takes
 a pass over the packets, about a millisecond; the index of a packed data set holds the answer, and with `exact`
-nobody asks again.
+decord is asked at once. (PyAV needs the timeline to seek, so it makes that pass all the same.)
 """
 
 from collections.abc import Sequence
@@ -39,9 +39,9 @@ __all__ = [
     "Backend",
     "VideoInfo",
     "announce",
-    "backend_for",
     "backends",
     "decode",
+    "is_large",
     "probe",
     "scaled_size",
     "unsafe_for_decord",
@@ -63,6 +63,7 @@ def decode(
     short_side: int | None = None,
     name: str = "",
     exact: bool = False,
+    size: tuple[int, int] | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> np.ndarray:
     """The frames with the given indices, in the given order (repeats allowed): uint8 (T, H, W, 3) RGB.
@@ -75,6 +76,7 @@ def decode(
         name: what error messages call the video.
         exact: every decoder is known to count the same frames in this file (`SampleInfo.exact`, `VideoInfo.exact`),
             which saves a look at its packets. The caller checks the limits against the known size and duration.
+        size: height and width of the frames, if they are known: `auto` leaves large ones to PyAV.
         limits: what exceeds them is not decoded.
 
     Raises:
@@ -88,6 +90,8 @@ def decode(
     if is_picture(video, label, limits):
         return _repeated(read_picture(video, label, limits).pixels, frames, short_side, label)
     _require(backend)
+    if backend == "auto" and size is not None and is_large(*size):
+        backend = "pyav"
     timeline = None if exact and backend != "pyav" else _timeline(video, frames, label, limits)
     unsafe = _unsafe(backend, timeline)
     if unsafe is not None and backend != "auto":
@@ -107,9 +111,9 @@ def decode(
     return pyav_backend.read_frames(video, frames, short_side, timeline, label, limits)
 
 
-def backend_for(backend: Backend, height: int, width: int) -> Backend:
-    """The backend for frames of this size: `auto` leaves large ones to PyAV."""
-    return "pyav" if backend == "auto" and height * width > LARGE else backend
+def is_large(height: int, width: int) -> bool:
+    """Whether `auto` leaves frames of this size to PyAV."""
+    return height * width > LARGE
 
 
 def backends() -> dict[str, str | None]:

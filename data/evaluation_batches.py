@@ -72,7 +72,8 @@ def evaluation_batches(
         segments: clips of a video, if not `tiles`: one from each of so many equal parts. They stay in one batch.
 
     Raises:
-        DataError: a video is too short, or (while iterating) cannot be decoded.
+        DataError: a video is too short.
+        SampleError: (while iterating) one cannot be decoded.
     """
     clips: list[tuple[int, tuple[int, ...]]] = []
     for index in range(len(source)) if indices is None else indices:

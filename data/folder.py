@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.pictures import PICTURE_ENDINGS
 from jepa.data.source import Label, SampleInfo, printable
 from jepa.data.timeline import VideoInfo, probe
@@ -33,7 +34,7 @@ VIDEO_ENDINGS = frozenset(
 class FolderSource:
     """Video files under a folder, or one file. Unreadable ones are left out, with a warning each."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, limits: Limits = DEFAULT_LIMITS) -> None:
         """Find the videos and count the frames of each.
 
         Raises:
@@ -46,7 +47,7 @@ class FolderSource:
         failures: list[str] = []
         for file in progress(files, f"looking at the videos of {self.name}"):
             try:
-                readable.append((file, probe(file)))
+                readable.append((file, probe(file, limits=limits)))
             except DataError as error:
                 failures.append(str(error))
                 if files != [root]:

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from jepa.data.folder import VIDEO_ENDINGS
 from jepa.data.foreign_labels import LABEL_MEMBERS, labels_of, origin_of
+from jepa.data.pictures import PICTURE_ENDINGS
 from jepa.data.rows import Member, Row
 from jepa.data.source import printable
 from jepa.data.storage import Store, StoredFile
@@ -25,10 +27,8 @@ from jepa.data.tar_walk import TarDamage, TarMember, split_name, unsafe, walk
 from jepa.data.timeline import probe
 from jepa.errors import ConfigError, DataError
 
-VIDEOS = frozenset({"mp4", "m4v", "webm", "mkv", "avi", "mov"})
-"""Last part of the ending of a video, in lower case."""
-PICTURES = frozenset({"jpg", "jpeg", "png", "webp"})
-"""Last part of the ending of a picture, in lower case."""
+KINDS = (VIDEO_ENDINGS - {"ogg"}, PICTURE_ENDINGS)
+"""Last part of the ending of a video, and of a picture, in lower case; an ogg in a tar is mostly sound."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def video_of(tar: ForeignTar, sample: ForeignSample, wanted: Sequence[str]) -> s
     """
     if wanted:
         return next((ending for ending in wanted if ending in sample.members), None)
-    for kinds in (VIDEOS, PICTURES):
+    for kinds in KINDS:
         found = [ending for ending in sample.members if ending.rpartition(".")[2].lower() in kinds]
         if len(found) > 1:
             names = " and ".join(printable(ending) for ending in sorted(found)[:2])

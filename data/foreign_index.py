@@ -39,7 +39,7 @@ from jepa.data.workers import Loader
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger, progress
 
-RULES = 1
+RULES = 2
 """Raised when the same tar and options give another index: indices of before are then made anew."""
 
 log = get_logger(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from jepa.data.bad_samples import BadSamples, refuse
-from jepa.data.decode import Backend, backend_for, decode, scaled_size
+from jepa.data.decode import Backend, decode, scaled_size
 from jepa.data.frame_file import DamagedFileError, FrameFile, write_frame_file
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.source import SampleInfo, Source, cache_name
@@ -129,8 +129,8 @@ class Frames:
         video = self.source.read(index)
         with watched(self.number, index):
             return decode(
-                video, frame_ids, backend=backend_for(self.backend, info.height, info.width),
-                short_side=self.short_side, name=info.key, exact=info.exact, limits=self.limits,
+                video, frame_ids, backend=self.backend, short_side=self.short_side, name=info.key, exact=info.exact,
+                size=(info.height, info.width), limits=self.limits,
             )  # fmt: skip
 
     def _decode_all(self, index: int) -> np.ndarray | str:

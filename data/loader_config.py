@@ -38,7 +38,7 @@ class LoaderConfig:
     """Seconds that one answer of a server may take; then, and after other faults, the read is tried again, six times in
     all."""
     backend: Backend = "auto"
-    """Video decoder: auto takes decord where its frames are exact, else PyAV."""
+    """Video decoder: auto takes decord for small frames where it is exact, else PyAV."""
     limits: Limits = field(default_factory=Limits)
     """What a file may ask for; larger videos and pictures are not decoded."""
     start_method: StartMethod = "forkserver"

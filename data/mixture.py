@@ -18,6 +18,7 @@ from pathlib import Path
 
 from jepa import config as configuration
 from jepa.data.interleave import exact, whole
+from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.source import MIXTURE_ENDINGS, Source, open_source
 from jepa.data.storage import RemoteOptions, url_of
 from jepa.errors import ConfigError
@@ -114,12 +115,18 @@ def is_mixture(path: Path) -> bool:
     return path.suffix.lower() in MIXTURE_ENDINGS and url_of(path) is None and path.expanduser().is_file()
 
 
-def open_mixture(path: str | Path, split: str | None = "train", remote: RemoteOptions | None = None) -> Mixture:
+def open_mixture(
+    path: str | Path,
+    split: str | None = "train",
+    remote: RemoteOptions | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Mixture:
     """Open what `open_source` opens, or the mixture that a YAML file describes.
 
     Args:
         split: part to open where `path` holds parts; a mixture names those of its sources itself.
         remote: how URLs are read.
+        limits: of plain files.
 
     Raises:
         ConfigError: the description is wrong; names file, line and key. Or as `open_source`.
@@ -127,9 +134,9 @@ def open_mixture(path: str | Path, split: str | None = "train", remote: RemoteOp
     """
     file = Path(path).expanduser()
     if not is_mixture(file):
-        return mixture_of(open_source(path, split, remote))
+        return mixture_of(open_source(path, split, remote, limits))
     described = read_mixture(file).sources
-    sources = tuple(open_source(_beside(file, one.data), one.split, remote) for one in described)
+    sources = tuple(open_source(_beside(file, one.data), one.split, remote, limits) for one in described)
     weights = whole([one.weight(len(source)) for one, source in zip(described, sources, strict=True)])
     return Mixture(file.stem, sources, _distinct([source.name for source in sources]), weights)
 

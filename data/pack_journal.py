@@ -214,7 +214,7 @@ class Journal:
             self.skipped[line["skipped"]] = line["reason"]
             return
         entry, names = ShardEntry(**line["entry"]), tuple(line["label_names"])
-        shard = FinishedShard(entry, names, line["last_key"], line["seconds"])
+        shard = FinishedShard(entry, names, line["last_key"])
         self._shards.setdefault(line["split"], []).append(shard)
 
     def _append(self, line: Mapping[str, object]) -> None:

@@ -57,8 +57,6 @@ class FinishedShard:
     """Labels that every sample in it has."""
     last_key: str
     """Key of its last sample."""
-    seconds: float
-    """Duration of all its samples."""
 
 
 class Ledger(Protocol):
@@ -287,9 +285,8 @@ class _OpenShard:
             self._pending_index.replace(self.index)
             sync_folder(self.tar.parent)
             names = set.intersection(*(set(row.labels) for row in self.rows))
-            seconds = sum(row.frames / row.fps for row in self.rows)
             entry = shard_entry(self.tar, self.index, self.rows)
-        return FinishedShard(entry, tuple(sorted(names)), self.rows[-1].key, seconds)
+        return FinishedShard(entry, tuple(sorted(names)), self.rows[-1].key)
 
     def discard(self) -> None:
         """Remove what has a temporary name."""

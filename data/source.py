@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.storage import RemoteOptions, local_path, url_of, without_secrets
 from jepa.errors import ConfigError, DataError
 
@@ -89,12 +90,18 @@ class Source(Protocol):
         ...
 
 
-def open_source(path: str | Path, split: str | None = "train", remote: RemoteOptions | None = None) -> Source:
+def open_source(
+    path: str | Path,
+    split: str | None = "train",
+    remote: RemoteOptions | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Source:
     """Open a folder of shards, a folder with splits, a folder of videos or one video file; or the URL of shards.
 
     Args:
         split: sub-folder to open where `path` holds splits; `path` itself is opened where it holds none.
         remote: how a URL is read; also one at which the tars of a folder lie.
+        limits: plain files that exceed them are left out.
 
     Raises:
         ConfigError: a URL that needs a package which is not installed, a cache folder that cannot be written, or a
@@ -126,7 +133,7 @@ def open_source(path: str | Path, split: str | None = "train", remote: RemoteOpt
         raise DataError(
             f"{tar} has no {MANIFEST} beside it: writing was cut short, or others made it; then run `jepa index {root}`"
         )
-    return FolderSource(folder)
+    return FolderSource(folder, limits)
 
 
 def is_unfinished(folder: Path) -> bool:

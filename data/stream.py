@@ -181,7 +181,7 @@ def train_loader(
 
     Raises:
         ConfigError: a batch is larger than its source, or does not divide among the ranks.
-        DataError: a video is too short, or (with the decoded copy) cannot be decoded.
+        DataError: a video is too short, or more than `loader.max_bad` of the samples cannot be used.
     """
     videos = mixture_of(source)
     mixed = None if images is None else (images.mixture, images.steps)

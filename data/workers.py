@@ -102,9 +102,9 @@ def _start_server() -> None:
     """Start the process that workers are forked from, and wait for it: it imports torch, and a worker is then quick.
 
     Ctrl-C reaches every process of a terminal. The server would answer with a traceback while it imports, and so would
-    a worker until `_start_worker` has run; so they are born deaf to it. And what is asked of the server while it still
-    imports would come to life after a Ctrl-C has ended this process, and complain that it is gone; so nothing is asked
-    before an empty task has come back.
+    a worker until `worker_process._settle` has run; so they are born deaf to it. And what is asked of the server while
+    it still imports would come to life after a Ctrl-C has ended this process, and complain that it is gone; so nothing
+    is asked before an empty task has come back.
     """
     multiprocessing.set_forkserver_preload(["jepa.data.stream"])
     if threading.current_thread() is threading.main_thread():  # others may not set handlers

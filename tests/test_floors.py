@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "jepa"
 
 FLOORS: list[set[str]] = [
-    {"errors", "config", "yaml_text", "types", "tokens", "rng", "logs", "devices", "version"},
+    {"errors", "config", "yaml_text", "types", "tokens", "rng", "logs", "devices", "cores", "version"},
     {"masks", "models", "optim", "data", "viz", "configs"},
     {"objectives", "checkpoints", "planning"},
     {"training", "features"},

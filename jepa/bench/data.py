@@ -95,7 +95,7 @@ def _official(material: Material, clips: Sequence[Draw], work: Work, workers: in
 
 
 def _preferred() -> str:
-    """The bare decoder that stands for all: the one that `auto` prefers."""
+    """The bare decoder that stands for all: decord, which the official loader uses too, where there is one."""
     return "bare decord" if "decord" in bare_decoders() else "bare pyav"
 
 

@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jepa.cores import cores
 from jepa.version import __version__
 
 if TYPE_CHECKING:
@@ -202,9 +203,8 @@ def _decoders() -> dict[str, str | None]:
 def _devices() -> list[str]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    devices = [f"CPU, {cores} cores, {_size(memory)} memory, {torch.get_num_threads()} torch threads"]
+    devices = [f"CPU, {cores()} cores, {_size(memory)} memory, {torch.get_num_threads()} torch threads"]
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         devices.append(f"CUDA {number}: {properties.name}, {_size(properties.total_memory)}, CUDA {torch.version.cuda}")

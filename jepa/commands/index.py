@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from jepa.cores import cores
 from jepa.data.foreign_index import ForeignOptions, Outcome, index_tars
 from jepa.data.foreign_tars import TarSet, find_tars
 from jepa.data.index import FORMAT_VERSION, atomic, writing
@@ -116,7 +117,7 @@ def _index(config: Config, out: Path, split: str, tars: TarSet) -> Outcome:
         name="-".join(filter(None, [config.name or tars.name, split])),
         place="" if str(out.resolve()) == tars.place else tars.place,
         provenance={"made_by": MADE_BY, "version": __version__, **asdict(config.options())},
-        workers=(os.cpu_count() or 1) if config.workers is None else config.workers,
+        workers=cores() if config.workers is None else config.workers,
         deadline=config.deadline,
     )
     _list_skipped(out / SKIPPED, outcome)

@@ -6,10 +6,10 @@ One line for each finding: shard, key or byte, what it is, what to do. Exit code
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jepa.cores import cores
 from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import Finding
@@ -75,7 +75,7 @@ def run(config: Config) -> int:
 
     window = None if config.frames is None else WindowConfig(config.frames, config.stride, config.fps)
     checks = Checks(config.decode, window, read_classes(config.classes), config.label)
-    workers = (os.cpu_count() or 1) if config.workers is None else config.workers
+    workers = cores() if config.workers is None else config.workers
     summary = lint(config.folder.expanduser(), checks, found, workers, config.deadline)
     if config.json:
         print(json.dumps({**asdict(summary), "findings": [finding.record() for finding in findings]}, indent=2))

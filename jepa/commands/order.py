@@ -42,7 +42,8 @@ class Config(PretrainConfig):
     world_size: int = 1
     """Processes that share each step."""
     workers: int = 0
-    """Worker processes of each, which work its part out; 0: none beside this one. The clips do not depend on it."""
+    """Worker processes of each, which work its part out; 0: none beside this one. The clips do not depend on it.
+    (loader.workers is that of training, and not used here.)"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

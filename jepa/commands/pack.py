@@ -10,7 +10,6 @@ not been stopped: `data/pack_journal.py` remembers, and `_settings` says what ma
 
 import json
 import logging
-import os
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from jepa import rng
+from jepa.cores import cores
 from jepa.data.index import atomic
 from jepa.data.known import formats
 from jepa.data.lists import Entry, collect
@@ -189,7 +189,7 @@ def _pack(
         DataError: every video was skipped.
     """
     left = journal.left(splits)
-    workers = min((os.cpu_count() or 1) if config.workers is None else config.workers, len(left))
+    workers = min(cores() if config.workers is None else config.workers, len(left))
     todo = [entries[number] for number in left]
     make = partial(try_pack, todo, config.encoding())
     films = [entry.path for entry in todo if entry.segment is not None]
@@ -329,7 +329,7 @@ def _facts(
         "packed": sum(counts.values()),
         "skipped": len(skipped),
         "frames": sum(shard.entry.frames for shard in shards),
-        "seconds": round(sum(shard.seconds for shard in shards), 3),
+        "seconds": round(sum(shard.entry.seconds for shard in shards), 3),
         "bytes": sum(shard.entry.bytes for shard in shards),
         "classes": len({label for label in labels if label is not None}),
         "unlabelled": sum(label is None for label in labels),

@@ -1,11 +1,11 @@
 """`jepa synth`: make a synthetic data set of physics scenes, as shards of real video files."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from jepa.cores import cores
 from jepa.data.synthetic.generate import Generated, generate
 from jepa.data.synthetic.sheet import contact_sheet, write_png
 from jepa.data.synthetic.world import COLOURS, MOTIONS, SHAPES, TEXTURES, WorldConfig
@@ -54,7 +54,7 @@ def run(config: Config) -> int:
         clips=config.clips,
         test_fraction=config.test_fraction,
         seed=config.seed,
-        workers=config.workers or os.cpu_count() or 1,
+        workers=config.workers or cores(),
     )
     if config.preview is not None:
         write_png(contact_sheet(world, config.seed, "train"), config.preview)

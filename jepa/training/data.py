@@ -10,9 +10,9 @@ from jepa.training.config import PretrainConfig
 
 def open_data(config: PretrainConfig) -> tuple[Mixture, Mixture | None]:
     """The videos and the images of a run. Raises as `open_mixture`."""
-    remote, pictures = config.loader.remote, config.images.data
-    videos = open_mixture(config.data, "train", remote)
-    return videos, None if pictures is None else open_mixture(pictures, "train", remote)
+    remote, limits, pictures = config.loader.remote, config.loader.limits, config.images.data
+    videos = open_mixture(config.data, "train", remote, limits)
+    return videos, None if pictures is None else open_mixture(pictures, "train", remote, limits)
 
 
 def joint_fingerprint(videos: Source | Mixture, images: Mixture | None) -> str:

@@ -107,10 +107,18 @@ def test_what_decord_cannot_read_goes_to_pyav(monkeypatch: pytest.MonkeyPatch) -
         decode(coloured(), [5], backend="decord")
 
 
-def test_auto_leaves_large_frames_to_pyav() -> None:
-    assert module.backend_for("auto", 480, 640) == "auto"
-    assert module.backend_for("auto", 720, 1280) == "pyav"
-    assert module.backend_for("decord", 720, 1280) == "decord"
+@needs_decord
+def test_auto_leaves_large_frames_to_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("decord is asked")
+
+    monkeypatch.setattr(decord_backend, "read_frames", refuse)
+    expected = decode(coloured(), [5], backend="pyav")
+    np.testing.assert_array_equal(decode(coloured(), [5], exact=True, size=(720, 1280)), expected)
+    with pytest.raises(AssertionError, match="decord is asked"):
+        decode(coloured(), [5], exact=True, size=(480, 640))
+    with pytest.raises(AssertionError, match="decord is asked"):
+        decode(coloured(), [5], backend="decord", size=(720, 1280))
 
 
 @needs_decord
