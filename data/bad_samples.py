@@ -33,18 +33,33 @@ class BadSamples:
         self.source, self.max_bad = source, max_bad
         first = source.place(0)
         self.quarantine = Quarantine(source, cache, where=url_of(first) or str(Path(first).absolute()))
-        self._warned = False
+        self._told, self._warned = False, False
 
     def __contains__(self, index: int) -> bool:
+        """Whether nothing of the sample is to be asked for: a decoder crashed or hung on it."""
         return index in self.quarantine
+
+    def knows(self, index: int) -> bool:
+        """Whether something of the sample cannot be used."""
+        return self.quarantine.knows(index)
+
+    def leaves_out(self, index: int, window: tuple[int, ...]) -> bool:
+        """Whether these frames of the sample are not to be asked for."""
+        return self.quarantine.leaves_out(index, window)
 
     def refresh(self) -> None:
         """Read what other processes have found."""
         self.quarantine.refresh()
 
-    def add(self, index: int, reason: str) -> None:
-        """Write a sample down."""
-        self.quarantine.add(BadSample(index, self.source.info(index).key, self.source.place(index), reason))
+    def add(self, index: int, reason: str, window: tuple[int, ...] | None = (), *, keep: bool = True) -> None:
+        """Write a sample down.
+
+        Args:
+            window: what of it cannot be used, as in `BadSample`.
+            keep: for later runs too; not what only the settings of this one refuse.
+        """
+        key, place = self.source.info(index).key, self.source.place(index)
+        self.quarantine.add(BadSample(index, key, place, reason, window), keep=keep)
 
     def require_few(self, consumed: int) -> None:
         """Raises DataError: more than `max_bad` of what the run has seen, after `consumed` clips, are bad."""
@@ -57,10 +72,17 @@ class BadSamples:
             DataError: as `require_few`.
         """
         news, quarantine = self.quarantine.news(), self.quarantine
-        for sample in news:
+        if not self._told and len(quarantine) > len(news):
             log.warning(
-                "%s: sample %s in %s is left out from now on: %s; %d of %d samples are bad so far",
-                quarantine.name, sample.key, sample.place, sample.reason, len(quarantine), quarantine.size,
+                "%s: of %d of %d samples something is known to be bad and left out, by %s",
+                quarantine.name, len(quarantine) - len(news), quarantine.size, quarantine.path,
+            )  # fmt: skip
+        self._told = True
+        for sample in news:
+            part = "from now on" if sample.window == () else "where it cannot be decoded"
+            log.warning(
+                "%s: sample %s in %s is left out %s: %s; %d of %d samples are bad so far",
+                quarantine.name, sample.key, sample.place, part, sample.reason, len(quarantine), quarantine.size,
             )  # fmt: skip
         if news and not quarantine.kept and not self._warned:
             log.warning("cannot write %s: later runs will have to find the bad samples again", quarantine.path)

@@ -73,30 +73,24 @@ class Draws:
             for number, source in enumerate(mixture.sources)
         )
 
-    def sample(self, position: int) -> tuple[int, int]:
-        """Number of the source, and of the sample in it, that the clip at this position is cut from.
+    def __call__(self, position: int) -> Draw:
+        """The clip at this position: that of the order, or the first spare that is not left out.
 
         Raises:
-            DataError: hardly any sample of the source can be used.
+            DataError: its video is too short, or hardly any sample of the source can be used.
         """
         source, own = self.interleave.draw(position // self.clips_per_video)
         order = self.orders[source]
         index = order.sample(own)[1]
-        if not self.bad or index not in self.bad[source]:
-            return source, index
-        spares = (order.spare(own, attempt) for attempt in range(SPARES))
-        good = next((spare for spare in spares if spare not in self.bad[source]), None)
-        if good is None:
-            raise DataError(f"{self.mixture.names[source]}: {SPARES} samples in a row cannot be used")
-        return source, good
+        for attempt in range(SPARES):
+            draw = self._draw(position, source, index)
+            if not self.bad or not self.bad[source].leaves_out(index, draw.window):
+                return draw
+            index = order.spare(own, attempt)
+        raise DataError(f"{self.mixture.names[source]}: {SPARES} samples in a row cannot be used")
 
-    def __call__(self, position: int) -> Draw:
-        """The clip at this position.
-
-        Raises:
-            DataError: its video is too short.
-        """
-        source, index = self.sample(position)
+    def _draw(self, position: int, source: int, index: int) -> Draw:
+        """The clip at this position, if it is cut from this sample."""
         info = self.mixture.sources[source].info(index)
         window = random_window(info, self.window, generator(self.seed, position, "window"))
         return Draw(position, source, index, info.key, window)

@@ -118,9 +118,11 @@ class Frames:
         if self._file is None:
             self._file = _open_again(self.path, len(self.source))
         video = self._file.video(index)
-        if not len(video):
+        if len(video):
+            return _select(video, frame_ids)
+        if self.bad is None:  # nothing says whether a decoder hangs on it
             raise SampleError(f"{self.source.info(index).key} could not be decoded when {self.path} was made")
-        return _select(video, frame_ids)
+        return self._decode(index, frame_ids)  # what is damaged somewhere may well have these frames
 
     def _decode(self, index: int, frame_ids: Sequence[int]) -> np.ndarray:
         info = self.source.info(index)
@@ -147,6 +149,7 @@ class Frames:
     def _lost(self, index: int, loss: Loss) -> str:
         if self.bad is None or loss.token is None:
             refuse({self.number: self.source}, index, loss)
+        self.bad.add(index, loss.reason)
         return loss.reason
 
     def _find_or_make(self, budget: int) -> FrameFile | None:
@@ -172,7 +175,7 @@ class Frames:
         except DamagedFileError as error:
             _log().warning("%s: making the frame cache %s again, %s", self.source.name, self.path, error)
             return None
-        if self.bad is not None and not all(index in self.bad for index in file.missing):
+        if self.bad is not None and not all(self.bad.knows(index) for index in file.missing):
             _log().info("%s: making %s again, what it lacks is no longer in quarantine", self.source.name, self.path)
             return None
         _log().info("%s: frames from %s (%.2f GB)", self.source.name, self.path, file.bytes / GIGABYTE)
@@ -201,7 +204,8 @@ class Frames:
         for index, video in enumerate(videos):
             if isinstance(video, str):
                 assert self.bad is not None
-                self.bad.add(index, video)
+                if index not in self.bad:
+                    self.bad.add(index, video, None)
                 self.bad.report(consumed=count)
             yield NOTHING if isinstance(video, str) else video
 

@@ -14,6 +14,10 @@ from jepa.errors import ConfigError, SampleError
 MEGABYTE = 10**6
 
 
+class LimitError(SampleError):
+    """A file asks for more than is allowed, which other settings may allow."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Largest video or picture that is decoded. The defaults let pass whatever cameras make."""
@@ -48,7 +52,7 @@ class Limits:
             self._refuse(label, f"{seconds:.0f} seconds", "max_seconds", self.max_seconds)
 
     def _refuse(self, label: str, what: str, name: str, most: float) -> None:
-        raise SampleError(f"{label}: {what} are more than the {most:.10g} of loader.limits.{name}")
+        raise LimitError(f"{label}: {what} are more than the {most:.10g} of loader.limits.{name}")
 
 
 DEFAULT_LIMITS = Limits()

@@ -1,9 +1,10 @@
 """Samples of a data set that cannot be used, in a file that later runs read.
 
-A sample whose bytes are damaged, that does not decode, or on which a decoder crashed or never came back, is not asked
-for a second time: it is written down, and from then on the order of a run takes another sample in its place by rule
-(`Order.spare`). Such a sample is bad on every machine, so the sequence of clips is the same whether a run meets it or
-knows of it.
+What cannot be read is written down, and the order of a run takes another sample in its place by rule (`Order.spare`).
+A video may be damaged in one part and whole in another. So what does not decode is a window, the very frames of a clip,
+and only these are left out: whether a clip is replaced depends on the bytes of its frames and on nothing else, and the
+sequence of clips is the same whether a run meets the damage or knows of it. A sample on which a decoder crashed or
+never came back is not asked for a second time, whatever the frames.
 
 The file is CACHE/quarantine/NAME-FINGERPRINT-PLACE.jsonl (another copy of a data set may be whole), one JSON object a
 line: index, key, place, reason. Lines are appended in one write, so any number of processes may add to it; each notices
@@ -11,6 +12,7 @@ what the others added when it looks. Where it cannot be written, a file in a tem
 this run.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +20,7 @@ import tempfile
 import uuid
 import weakref
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -39,6 +41,8 @@ class BadSample:
     place: str
     """The shard, or the file, that it lies in."""
     reason: str
+    window: tuple[int, ...] | None = ()
+    """Frames that are left out; none named: all of it; null: something in it, which its clips will tell."""
 
 
 class Quarantine:
@@ -59,6 +63,10 @@ class Quarantine:
         self.refuge = Path(tempfile.gettempdir()) / f"jepa-quarantine-{uuid.uuid4().hex}" / self.path.name
         """Where samples are written down that `path` cannot take; goes with this object."""
         self._samples: dict[int, BadSample] = {}
+        """The first line about each."""
+        self._lost: set[int] = set()
+        """Those that are left out as a whole."""
+        self._windows: set[tuple[int, tuple[int, ...]]] = set()
         self._read = {self.path: 0, self.refuge: 0}
         """Bytes of each file that have been read."""
         self._news: list[BadSample] = []
@@ -70,10 +78,20 @@ class Quarantine:
         return {name: value for name, value in self.__dict__.items() if name != "_removal"}
 
     def __len__(self) -> int:
+        """Samples of which something cannot be used."""
         return len(self._samples)
 
     def __contains__(self, index: int) -> bool:
+        """Whether nothing of the sample is to be asked for."""
+        return index in self._lost
+
+    def knows(self, index: int) -> bool:
+        """Whether something of the sample cannot be used."""
         return index in self._samples
+
+    def leaves_out(self, index: int, window: tuple[int, ...]) -> bool:
+        """Whether these frames of the sample are not to be asked for."""
+        return index in self._lost or (index, window) in self._windows
 
     def __getitem__(self, index: int) -> BadSample:
         """Raises KeyError: the sample is not known to be bad."""
@@ -107,26 +125,43 @@ class Quarantine:
                 content = stream.read()
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}; move it away, or choose another cache") from None
         whole = content[: content.rfind(b"\n") + 1]  # a line that is being written is left for the next time
         self._read[path] = start + len(whole)
-        new = [sample for line in whole.splitlines() if (sample := _parse(line)) and sample.index not in self]
-        self._samples |= {sample.index: sample for sample in new}
+        lines = [sample for line in whole.splitlines() if (sample := _parse(line, self.size))]
+        new: list[BadSample] = []
+        for sample in lines:
+            if not self.knows(sample.index):
+                self._samples[sample.index] = sample
+                new.append(sample)
+            if sample.window:
+                self._windows.add((sample.index, sample.window))
+            elif sample.window is not None:
+                self._lost.add(sample.index)
         return new
 
-    def add(self, sample: BadSample) -> None:
+    def add(self, sample: BadSample, *, keep: bool = True) -> None:
         """Write a sample down, unless it is there already.
 
+        Args:
+            sample: and what of it cannot be used.
+            keep: for later runs too.
+
         Raises:
-            OSError: neither the file nor one in the temporary folder can be written.
+            DataError: neither the file nor one in the temporary folder can be written.
         """
         self.refresh()
-        if sample.index in self:
+        if self.leaves_out(sample.index, sample.window or ()) or (sample.window is None and self.knows(sample.index)):
             return
         line = json.dumps(asdict(sample), ensure_ascii=False).encode() + b"\n"
         try:
-            _append(self.path, line)
+            _append(self.path if keep else self.refuge, line)
         except OSError:
-            _append(self.refuge, line)
+            try:
+                _append(self.refuge, line)
+            except OSError as error:
+                raise DataError(f"cannot write {self.path}, nor {self.refuge}: {error.strerror}") from None
         self.refresh()
 
     def require_few(self, consumed: int, max_bad: float) -> None:
@@ -154,9 +189,13 @@ class Quarantine:
 
 def _append(path: Path, line: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        os.write(descriptor, line)
+        end = os.fstat(descriptor).st_size
+        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+            line = b"\n" + line  # behind a line that a full disk has cut
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     finally:
         os.close(descriptor)
 
@@ -167,9 +206,13 @@ def _remove(folder: Path, owner: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _parse(line: bytes) -> BadSample | None:
-    """A line of the file; None if it is damaged (a disk that was full once)."""
+def _parse(line: bytes, size: int) -> BadSample | None:
+    """A line of the file; None if it is damaged (a disk that was full once), or of no sample of so many."""
     try:
-        return BadSample(**json.loads(line))
+        sample = BadSample(**json.loads(line))
+        if not (type(sample.index) is int and 0 <= sample.index < size):
+            return None
+        window = sample.window if sample.window is None else tuple(map(int, sample.window))
+        return replace(sample, key=str(sample.key), place=str(sample.place), reason=str(sample.reason), window=window)
     except (ValueError, TypeError):
         return None

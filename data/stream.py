@@ -23,6 +23,7 @@ from jepa.data.collate import stack
 from jepa.data.draws import Draw, Draws
 from jepa.data.fit import require_fit
 from jepa.data.frames import Frames
+from jepa.data.limits import LimitError
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.mixture import Mixture, mixture_of
 from jepa.data.plan import Plan, make_plan
@@ -81,15 +82,18 @@ class ClipStream:
         return [clip for _, group in same_video for clip in self._of_one_video(list(group))]
 
     def _of_one_video(self, draws: list[Draw]) -> list[Clip]:
-        """The clips of a video; if it is a bad one it is written down, and they are drawn again, from a spare."""
+        """The clips of a video; one that cannot be decoded is written down, and drawn again, from a spare."""
         while True:
             source, index = draws[0].source, draws[0].index
             try:
                 videos = _windows(self.frames[source], index, [draw.window for draw in draws])
                 return [self._clip(draw, video) for draw, video in zip(draws, videos, strict=True)]
             except SampleError as error:
-                self.draws.bad[source].add(index, str(error))
-                draws = [self.draws(draw.position) for draw in draws]
+                if len(draws) > 1:  # which of them, each has to tell by itself
+                    return [clip for draw in draws for clip in self._of_one_video([draw])]
+                keep = not isinstance(error, LimitError)
+                self.draws.bad[source].add(index, str(error), draws[0].window, keep=keep)
+                draws = [self.draws(draws[0].position)]
 
     def _clip(self, draw: Draw, video: np.ndarray) -> Clip:
         pixels = augment(video, self.augment, generator(self.draws.seed, draw.position, "augment"))

@@ -105,14 +105,16 @@ def test_training_goes_on_with_spares_and_later_runs_know(
     assert quarantined(tmp_path) == dict.fromkeys(bad, REASONS[what])
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warned) == 2
-    assert all(f"is left out from now on: {REASONS[what]}" in line for line in warned)
+    where = "where it cannot be decoded" if what is damaged else "from now on"
+    assert all(f"is left out {where}: {REASONS[what]}" in line for line in warned)
 
     # A second run asks no decoder for them, and has the same clips; so has one that had never heard of them.
     caplog.clear()
     monkeypatch.setattr(frames_file, "decode", failing(lambda: os._exit(9), bad))
     (tmp_path / "other").mkdir()
     second, anew = list(batches(source, tmp_path)), None
-    assert not caplog.records
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert "of 2 of 12 samples something is known to be bad and left out, by" in told
     if what is damaged:
         monkeypatch.setattr(frames_file, "decode", failing(what, bad))
         anew = list(batches(source, tmp_path / "other", workers=0))
@@ -128,6 +130,33 @@ def test_training_goes_on_with_spares_and_later_runs_know(
         while expected in bad:
             expected, attempt = keys[order.spare(position, attempt)], attempt + 1
         assert key == expected
+
+
+@pytest.mark.parametrize("clips_per_video", [1, 2])
+def test_what_is_damaged_in_a_part_gives_the_clips_of_the_rest_whoever_knows_of_it(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips_per_video: int
+) -> None:
+    """Whether a clip is replaced depends on its frames alone: not on what was met before, nor on the decoded copy."""
+
+    def half(video: bytes, ids: Any, *, name: str = "", **options: Any) -> np.ndarray:
+        if name in {"clip-03.mp4", "clip-08.mp4"} and max(ids) >= 9:
+            damaged()
+        return decode(video, ids, name=name, **options)
+
+    monkeypatch.setattr(frames_file, "decode", half)
+    options: Any = {"workers": 0, "clips_per_video": clips_per_video}
+    first = list(batches(source, tmp_path, **options))
+    for other in (
+        batches(source, tmp_path, **options),
+        batches(source, tmp_path / "other", **{**options, "workers": 2}),
+        batches(source, tmp_path / "third", **options, cache_gb=1),
+    ):
+        for ours, theirs in zip(first, other, strict=True):
+            assert (ours.keys, ours.windows) == (theirs.keys, theirs.windows)
+            assert torch.equal(ours.clips, theirs.clips)
+    seen = Counter(key for batch in first for key in batch.keys)
+    assert seen["clip-03.mp4"]
+    assert seen["clip-08.mp4"]
 
 
 def test_a_hanging_decoder_holds_the_run_up_by_little_more_than_the_deadline(
@@ -179,9 +208,8 @@ def test_the_decoded_copy_is_made_without_them(
         assert torch.equal(ours.clips, theirs.clips)
     known = Frames(source, short_side=40, budget_gb=1, cache=tmp_path, bad=BadSamples(source, tmp_path, 0.2))
     assert known.cached
-    with pytest.raises(
-        SampleError, match=rf"clip-03.mp4 in .* cannot be used: {REASONS[what]} \(delete .*jsonl to have"
-    ):
+    whole = rf"clip-03.mp4 in .* cannot be used: {REASONS[what]} \(delete .*jsonl to have"
+    with pytest.raises(SampleError, match=f"^{REASONS[what]}$" if what is damaged else whole):
         known.window(3, [0])
     with pytest.raises(SampleError, match=r"clip-03\.mp4 could not be decoded when"):
         Frames(source, short_side=40, budget_gb=1, cache=tmp_path).window(3, [0])
@@ -253,7 +281,7 @@ def test_without_a_place_for_the_quarantine_the_run_remembers(
     levels = Counter(record.getMessage().startswith("cannot write") for record in caplog.records)
     assert levels == {True: 1, False: 1}
     copy, refuge = pickle.loads(pickle.dumps(quarantine)), quarantine.refuge
-    assert 3 in copy
+    assert copy.knows(3)
     del loader, quarantine
     assert not refuge.parent.exists()
 

@@ -51,6 +51,18 @@ def mixture(sizes: list[tuple[int, ...]], weights: list[int]) -> Mixture:
     return Mixture("mixture", sources, tuple(source.name for source in sources), tuple(weights))
 
 
+def of(draw: Draw) -> tuple[int, int]:
+    """Source and sample."""
+    return draw.source, draw.index
+
+
+class Bad(set[int]):
+    """Samples that are left out, whatever the frames."""
+
+    def leaves_out(self, index: int, window: tuple[int, ...]) -> bool:
+        return index in self
+
+
 def draws(mixed: Mixture, **options: Any) -> Draws:
     return Draws(mixed, WINDOW, **{"seed": 3, **options})
 
@@ -123,7 +135,7 @@ def test_every_source_of_a_mixture_goes_through_its_epochs(mixed: Mixture, shard
     number = 3 * sum(mixed.weights) * max(map(len, mixed.sources))
     drawn: list[list[int]] = [[] for _ in mixed.sources]
     for n in range(min(number, 600)):
-        source, index = found.sample(n)
+        source, index = of(found(n))
         drawn[source].append(index)
     for source, indices in zip(mixed.sources, drawn, strict=True):
         for begin in range(0, len(indices) - len(source) + 1, len(source)):
@@ -134,7 +146,7 @@ def test_sources_of_one_size_come_in_different_orders() -> None:
     found = draws(mixture([(40,), (40,)], [1, 1]))
     indices: list[list[int]] = [[], []]
     for n in range(80):
-        source, index = found.sample(n)
+        source, index = of(found(n))
         indices[source].append(index)
     assert indices[0] != indices[1]
 
@@ -143,8 +155,8 @@ def test_sources_of_one_size_come_in_different_orders() -> None:
 def test_clips_of_a_video_are_neighbours_with_windows_of_their_own(mixed: Mixture, clips: int, video: int) -> None:
     found, single = draws(mixed, clips_per_video=clips), draws(mixed)
     positions = range(video * clips, (video + 1) * clips)
-    assert {found.sample(n) for n in positions} == {single.sample(video)}
-    info = mixed.sources[found.sample(video * clips)[0]].info(found.sample(video * clips)[1])
+    assert {of(found(n)) for n in positions} == {of(single(video))}
+    info = mixed.sources[of(found(video * clips))[0]].info(of(found(video * clips))[1])
     assert [found(n).window for n in positions] == [
         random_window(info, WINDOW, generator(3, n, "window")) for n in positions
     ]
@@ -153,13 +165,13 @@ def test_clips_of_a_video_are_neighbours_with_windows_of_their_own(mixed: Mixtur
 @given(mixtures, st.sets(st.integers(0, 100)), st.integers(0, 200))
 def test_a_bad_sample_is_replaced_by_the_first_good_spare(mixed: Mixture, bad: set[int], n: int) -> None:
     bad -= {0}  # one is good in every source
-    quarantines: Any = [bad for _ in mixed.sources]
-    found, source, index = draws(mixed), *draws(mixed, bad=quarantines).sample(n)
+    quarantines: Any = [Bad(bad) for _ in mixed.sources]
+    found, source, index = draws(mixed), *of(draws(mixed, bad=quarantines)(n))
     own, order = found.interleave.draw(n)[1], found.orders[source]
     tried = [order.sample(own)[1]]
     while tried[-1] in bad:
         tried.append(order.spare(own, len(tried) - 1))
-    assert source == found.sample(n)[0]
+    assert source == of(found(n))[0]
     assert index == tried[-1]
 
 
