@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jepa.data.digests import key_hash
 from jepa.data.index import ShardEntry, fingerprint_of, parse_manifest
 from jepa.data.lint_content import Checks, check_content
 from jepa.data.lint_findings import Finding
-from jepa.data.lint_shard import Sample, ShardFiles, Structure, check_structure, hash_of, samples_of
+from jepa.data.lint_shard import Sample, ShardFiles, Structure, check_structure, samples_of
 from jepa.data.parts import Part, Parts
 from jepa.data.source import MANIFEST, printable
 from jepa.data.storage import url_of
@@ -188,7 +189,7 @@ def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -
                 continue
             pairs: dict[int, list[str]] = {}
             wanted = set(twice.tolist())
-            for key in (key for key in map(_key, samples_of(shards[number])) if hash_of(key) in wanted):
+            for key in (key for key in map(_key, samples_of(shards[number])) if key_hash(key) in wanted):
                 pairs.setdefault(first.setdefault(key, number), []).append(key)
             for other, keys in pairs.items():
                 if other != number:

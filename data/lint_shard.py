@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from jepa.data.digests import file_digest, key_hash
 from jepa.data.folder import VIDEO_ENDINGS
-from jepa.data.index import ShardEntry, digest_of, file_digest
+from jepa.data.index import ShardEntry, digest_of
 from jepa.data.lint_findings import Finding, FindingKind
 from jepa.data.rows import IndexNotes, Row, Rows, open_rows
 from jepa.data.shard_guard import sums_problem
@@ -127,13 +127,8 @@ def is_media(ending: str) -> bool:
     return is_image(ending) or ending.rpartition(".")[2].lower() in VIDEO_ENDINGS
 
 
-def hash_of(key: str) -> int:
-    """64 bits that stand for a key while duplicates are looked for."""
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
 def _hashes(keys: Iterable[str]) -> np.ndarray:
-    return np.array([hash_of(key) for key in keys], np.uint64)
+    return np.array([key_hash(key) for key in keys], np.uint64)
 
 
 def _list(shard: ShardFiles) -> _Listing:

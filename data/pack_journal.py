@@ -27,6 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from jepa.data.digests import DIGEST
 from jepa.data.index import ShardEntry, atomic, writing
 from jepa.data.lists import Entry
 from jepa.data.pack_lock import FolderLock
@@ -247,7 +248,7 @@ def _write_plan(folder: Path, plan: Plan) -> None:
     content = {
         "version": VERSION,
         "splits": plan.splits,
-        "digest": blake2b(table, digest_size=16).hexdigest(),
+        "digest": blake2b(table, digest_size=DIGEST).hexdigest(),
         "settings": plan.settings,
     }
     with atomic(folder / "plan.json") as stream:
@@ -265,7 +266,7 @@ def _read_plan(folder: Path) -> Plan | None:
     try:
         content = json.loads((folder / "plan.json").read_bytes())
         table = (folder / "plan.bin").read_bytes()
-        if content["version"] != VERSION or content["digest"] != blake2b(table, digest_size=16).hexdigest():
+        if content["version"] != VERSION or content["digest"] != blake2b(table, digest_size=DIGEST).hexdigest():
             raise ValueError
         asked, states = np.frombuffer(table, "<u8").reshape(2, -1)
         return Plan(content["settings"], tuple(content["splits"]), asked, states)

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
+from jepa.data.digests import key_hash
 from jepa.data.lists import Entry
 from jepa.data.source import printable
 
@@ -88,7 +88,7 @@ def _asked(entry: Entry, split: str | None) -> int:
     facts = [
         str(entry.path.absolute()), entry.name, entry.label, split, dict(entry.more), entry.segment, entry.frame_rate
     ]  # fmt: skip
-    return _hash(json.dumps(facts).encode())
+    return key_hash(json.dumps(facts))
 
 
 def _states(entries: Sequence[Entry]) -> list[int]:
@@ -97,14 +97,10 @@ def _states(entries: Sequence[Entry]) -> list[int]:
         try:
             status = path.stat()
         except OSError as error:
-            return _hash(b"%d" % (error.errno or 0))
-        return _hash(b"%d %d" % (status.st_size, status.st_mtime_ns))
+            return key_hash(f"{error.errno or 0}")
+        return key_hash(f"{status.st_size} {status.st_mtime_ns}")
 
     return [state(entry.path) for entry in entries]
-
-
-def _hash(content: bytes) -> int:
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def _array(hashes: list[int]) -> np.ndarray:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa.data.decode import VideoInfo
-from jepa.data.index import file_digest, write_rows
+from jepa.data.digests import file_digest
+from jepa.data.index import write_rows
 from jepa.data.rows import IndexNotes, Member, Row, open_rows, row_at
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.shards import ShardSource
