@@ -27,7 +27,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class PackPlan:
     """Settings, and a fingerprint of each entry."""
 
     settings: Mapping[str, object]
@@ -40,7 +40,7 @@ class Plan:
     """uint64 (entries,): hashes of the state of the files."""
 
 
-def make_plan(entries: Sequence[Entry], splits: Sequence[str | None], settings: Mapping[str, object]) -> Plan:
+def make_plan(entries: Sequence[Entry], splits: Sequence[str | None], settings: Mapping[str, object]) -> PackPlan:
     """The plan of a pack; looks at every file once.
 
     Args:
@@ -53,17 +53,17 @@ def make_plan(entries: Sequence[Entry], splits: Sequence[str | None], settings: 
     # Through JSON, so that it equals what is read back from a file
     plain = json.loads(json.dumps(settings, default=str))
     names = tuple(sorted({split for split in splits if split is not None}))
-    return Plan(plain, names, _array(asked), _array(states))
+    return PackPlan(plain, names, _array(asked), _array(states))
 
 
-def settings_difference(old: Plan, new: Plan) -> str | None:
+def settings_difference(old: PackPlan, new: PackPlan) -> str | None:
     """Which settings are not those of the old plan, in words."""
     names = [name for name in {**old.settings, **new.settings} if old.settings.get(name) != new.settings.get(name)]
     parts = [f"{name} was {_shown(old.settings.get(name))}, now {_shown(new.settings.get(name))}" for name in names]
     return ", ".join(_shortened(parts)) or None
 
 
-def list_difference(old: Plan, new: Plan, entries: Sequence[Entry]) -> str | None:
+def list_difference(old: PackPlan, new: PackPlan, entries: Sequence[Entry]) -> str | None:
     """How the list of videos is not that of the old plan, in words; `entries` are those of the new one."""
     common = min(len(old.asked), len(new.asked))
     other = np.flatnonzero(old.asked[:common] != new.asked[:common]).tolist()
@@ -77,7 +77,7 @@ def list_difference(old: Plan, new: Plan, entries: Sequence[Entry]) -> str | Non
     return None
 
 
-def changed_sources(old: Plan, new: Plan, entries: Sequence[Entry]) -> str | None:
+def changed_sources(old: PackPlan, new: PackPlan, entries: Sequence[Entry]) -> str | None:
     """Which videos have another size or time of change than in the old plan, in words."""
     other = np.flatnonzero(old.states != new.states).tolist()
     paths = list(dict.fromkeys(printable(entries[number].path) for number in other))
