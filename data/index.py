@@ -24,16 +24,10 @@ from typing import IO, Any
 import pyarrow as pa
 
 from jepa.data.digests import DIGEST, file_digest
-from jepa.data.rows import IndexNotes, Member, Row, Rows, labels_text, open_rows, row_at, table_of
+from jepa.data.rows import IndexNotes, Row, labels_text, table_of
 from jepa.data.source import MANIFEST
 from jepa.data.storage import url_of
 from jepa.errors import ConfigError, DataError
-
-__all__ = [
-    "FORMAT_VERSION", "Manifest", "Member", "PendingFile", "Row", "Rows", "ShardEntry", "atomic", "check_size",
-    "digest_of", "entry_of", "fingerprint_of", "open_rows", "parse_manifest", "read_manifest", "row_at",
-    "shard_entry", "write_manifest", "write_rows", "writing",
-]  # fmt: skip
 
 FORMAT_VERSION = 2
 

@@ -17,7 +17,8 @@ from jepa.data.lint_shard import LintedShard, Sample, is_image, is_media, sample
 from jepa.data.rows import Member
 from jepa.data.source import Label, SampleInfo
 from jepa.data.tar_walk import TarMember
-from jepa.data.timeline import iterate, probe
+from jepa.data.timeline import probe
+from jepa.data.video_file import iterate
 from jepa.data.watchdog import beat
 from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import DataError

@@ -139,11 +139,6 @@ def open_rows(path: Path, digest: str | None = None) -> "Rows":
         raise DataError(f"{path} is damaged: {_reason(error)}") from None
 
 
-def row_at(rows: "Rows", number: int) -> Row:
-    """One row of an index, whole."""
-    return rows.row(number)
-
-
 class Rows:
     """The rows of an index. Every method raises DataError if the labels or names in a row are damaged."""
 
