@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
 
+from jepa.data.digests import DIGEST
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.pictures import PICTURE_ENDINGS
 from jepa.data.source import Label, SampleInfo, printable
@@ -96,7 +97,7 @@ class FolderSource:
         raise KeyError(f"{name}: plain files have no further members")
 
     def _fingerprint(self) -> str:
-        digest = blake2b(digest_size=16)
+        digest = blake2b(digest_size=DIGEST)
         for file, info in zip(self._files, self._infos, strict=True):
             status = file.stat()
             digest.update(f"{info.key}\0{status.st_size}\0{status.st_mtime_ns}\0{info.frames}\0".encode())

@@ -182,8 +182,3 @@ def digest_of_rows(rows: Sequence[Row]) -> str:
     for row in rows:
         digest.update(repr(row).encode())
     return digest.hexdigest()
-
-
-def key_hash(key: str) -> int:
-    """64 bits that stand for a key while duplicates are looked for."""
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")

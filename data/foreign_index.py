@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from jepa.data.digests import key_hash
 from jepa.data.foreign import (
     ForeignSample,
     ForeignTar,
     Indexed,
     Skipped,
     digest_of_rows,
-    key_hash,
     look,
     samples_in,
     usable,

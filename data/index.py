@@ -10,7 +10,6 @@ The sums (fewest frames, highest rate) let a run decide whether every video give
 rows. They are held against the rows when a shard is first used.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -25,16 +24,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from jepa.data.rows import IndexNotes, Member, Row, Rows, labels_text, open_rows, row_at, table_of
+from jepa.data.digests import DIGEST, file_digest
+from jepa.data.rows import IndexNotes, Row, labels_text, table_of
 from jepa.data.source import MANIFEST
 from jepa.data.storage import url_of
 from jepa.errors import ConfigError, DataError
-
-__all__ = [
-    "FORMAT_VERSION", "Manifest", "Member", "PendingFile", "Row", "Rows", "ShardEntry", "atomic", "check_size",
-    "digest_of", "entry_of", "file_digest", "fingerprint_of", "open_rows", "parse_manifest", "read_manifest", "row_at",
-    "shard_entry", "write_manifest", "write_rows", "writing",
-]  # fmt: skip
 
 FORMAT_VERSION = 2
 
@@ -136,15 +130,9 @@ def entry_of(tar: str, size: int, index: Path, rows: Sequence[Row], prefix: str 
     )
 
 
-def file_digest(path: Path) -> str:
-    """BLAKE2b (16 bytes, hexadecimal) of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, lambda: blake2b(digest_size=16)).hexdigest()
-
-
 def digest_of(rows: Iterable[Row], prefix: str = "") -> str:
     """`ShardEntry.digest` of these samples, in order."""
-    digest = blake2b(digest_size=16)
+    digest = blake2b(digest_size=DIGEST)
     for row in rows:
         facts = [prefix + row.key, row.video.crc32, row.frames, row.fps, row.height, row.width, row.codec]
         others = [(extra.name, extra.crc32) for extra in row.extras]
@@ -154,7 +142,7 @@ def digest_of(rows: Iterable[Row], prefix: str = "") -> str:
 
 def fingerprint_of(shards: Sequence[ShardEntry]) -> str:
     """One hash for the content of all shards."""
-    return blake2b("".join(shard.digest for shard in shards).encode(), digest_size=16).hexdigest()
+    return blake2b("".join(shard.digest for shard in shards).encode(), digest_size=DIGEST).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from jepa.data.digests import key_hash
 from jepa.data.index import ShardEntry, fingerprint_of, parse_manifest
 from jepa.data.lint_content import Checks, check_content
 from jepa.data.lint_findings import Finding
-from jepa.data.lint_shard import Sample, ShardFiles, Structure, check_structure, hash_of, samples_of
+from jepa.data.lint_shard import LintedShard, Sample, Structure, check_structure, samples_of
 from jepa.data.parts import Part, Parts
-from jepa.data.source import MANIFEST, printable
+from jepa.data.source import MANIFEST, is_unfinished, printable
 from jepa.data.storage import url_of
 from jepa.data.workers import Loader
 from jepa.errors import DataError
@@ -104,7 +105,7 @@ class _Listed:
     tars: str = ""
 
 
-def find_shards(root: Path) -> tuple[list[ShardFiles], list[Finding]]:
+def find_shards(root: Path) -> tuple[list[LintedShard], list[Finding]]:
     """The shards below a folder in the order of their names, and what is wrong with manifests.
 
     Raises:
@@ -114,7 +115,7 @@ def find_shards(root: Path) -> tuple[list[ShardFiles], list[Finding]]:
         raise DataError(f"no such file or folder: {printable(root)}")
     if root.is_file():
         return [_shard(root.parent, root.name, root.parent, _listed(root.parent, root.parent)[0])], []
-    shards: list[ShardFiles] = []
+    shards: list[LintedShard] = []
     findings: list[Finding] = []
     for folder in _folders(root):
         if not (folder / MANIFEST).is_file() and not any(folder.glob("[!.]*.tar")):
@@ -138,11 +139,11 @@ def _folders(root: Path) -> Iterator[Path]:
         yield Path(path)
 
 
-def _shard(folder: Path, name: str, root: Path, listed: _Listed) -> ShardFiles:
+def _shard(folder: Path, name: str, root: Path, listed: _Listed) -> LintedShard:
     tar, entry = folder / listed.tars / name, listed.entries.get(name)
     index = (folder / name).with_suffix(".arrow") if entry is None else folder / entry.index
     shown = tar.relative_to(root) if tar.is_relative_to(root) else tar
-    return ShardFiles(str(shown), tar, index if entry or index.exists() else None, entry)
+    return LintedShard(str(shown), tar, index if entry or index.exists() else None, entry)
 
 
 def _listed(folder: Path, root: Path) -> tuple[_Listed, list[Finding]]:
@@ -150,6 +151,9 @@ def _listed(folder: Path, root: Path) -> tuple[_Listed, list[Finding]]:
     path = folder / MANIFEST
     name = str(path.relative_to(root))
     if not path.is_file():
+        if is_unfinished(folder):
+            what = "`jepa pack` has not finished: run the same command again, it goes on where it stopped"
+            return _Listed(), [Finding("manifest", name, what)]
         if any(folder.glob("*.arrow")):
             return _Listed(), [Finding("manifest", name, "there are indices but no manifest: writing was cut short")]
         return _Listed(), []
@@ -171,11 +175,11 @@ def _listed(folder: Path, root: Path) -> tuple[_Listed, list[Finding]]:
     return _Listed(entries, frozenset(manifest.left_out), manifest.tars), findings
 
 
-def _structure(shards: Sequence[ShardFiles], number: int) -> Structure:
+def _structure(shards: Sequence[LintedShard], number: int) -> Structure:
     return check_structure(shards[number])
 
 
-def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -> list[Finding]:
+def _duplicates(shards: Sequence[LintedShard], structures: Sequence[Structure]) -> list[Finding]:
     """Keys that occur in two shards of one folder, a finding for each pair of shards."""
     findings = []
     for folder in dict.fromkeys(shard.tar.parent for shard in shards):
@@ -188,7 +192,7 @@ def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -
                 continue
             pairs: dict[int, list[str]] = {}
             wanted = set(twice.tolist())
-            for key in (key for key in map(_key, samples_of(shards[number])) if hash_of(key) in wanted):
+            for key in (key for key in map(_key, samples_of(shards[number])) if key_hash(key) in wanted):
                 pairs.setdefault(first.setdefault(key, number), []).append(key)
             for other, keys in pairs.items():
                 if other != number:
@@ -198,20 +202,20 @@ def _duplicates(shards: Sequence[ShardFiles], structures: Sequence[Structure]) -
     return findings
 
 
-def contents(shards: Sequence[ShardFiles], samples: Sequence[int], checks: Checks) -> Parts[Finding]:
+def contents(shards: Sequence[LintedShard], samples: Sequence[int], checks: Checks) -> Parts[Finding]:
     """The check of the first so many samples of each shard."""
     return Parts.of(partial(_content, shards, checks), partial(_lost, shards), samples)
 
 
-def _content(shards: Sequence[ShardFiles], checks: Checks, part: Part) -> list[Finding]:
+def _content(shards: Sequence[LintedShard], checks: Checks, part: Part) -> list[Finding]:
     return check_content(shards[part.shard], part.first, part.end, checks)
 
 
-def _lost(shards: Sequence[ShardFiles], shard: int, number: int, reason: str) -> list[Finding]:
+def _lost(shards: Sequence[LintedShard], shard: int, number: int, reason: str) -> list[Finding]:
     return [Finding("undecodable", shards[shard].name, reason, samples_of(shards[shard])[number].key)]
 
 
-def _unchecked(shards: Sequence[ShardFiles], checks: Checks) -> Iterator[str]:
+def _unchecked(shards: Sequence[LintedShard], checks: Checks) -> Iterator[str]:
     foreign = sum(shard.index is None for shard in shards)
     if foreign:
         what = "checksums, counts, keys in two shards"

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from jepa.data.foreign_labels import LABEL_MEMBERS, labels_of
 from jepa.data.lint_findings import Finding
-from jepa.data.lint_shard import Sample, ShardFiles, is_image, is_media, samples_of
+from jepa.data.lint_shard import LintedShard, Sample, is_image, is_media, samples_of
 from jepa.data.rows import Member
 from jepa.data.source import Label, SampleInfo
 from jepa.data.tar_walk import TarMember
-from jepa.data.timeline import iterate, probe
+from jepa.data.timeline import probe
+from jepa.data.video_file import iterate
 from jepa.data.watchdog import beat
 from jepa.data.windows import WindowConfig, centre_window
 from jepa.errors import DataError
@@ -38,12 +39,12 @@ class Checks:
     label: str = "label"
     """Name of that label."""
 
-    def need_content(self, shard: ShardFiles) -> bool:
+    def need_content(self, shard: LintedShard) -> bool:
         """Whether the samples of a shard are to be looked at one by one."""
         return shard.index is not None or self.decode or self.classes is not None
 
 
-def check_content(shard: ShardFiles, first: int, end: int, checks: Checks) -> list[Finding]:
+def check_content(shard: LintedShard, first: int, end: int, checks: Checks) -> list[Finding]:
     """Check the samples first .. end - 1 of a shard."""
     try:
         samples = samples_of(shard)[first:end]
@@ -55,7 +56,7 @@ def check_content(shard: ShardFiles, first: int, end: int, checks: Checks) -> li
         return [Finding("unreadable", shard.name, error.strerror or str(error))]
 
 
-def _check(shard: ShardFiles, sample: Sample, descriptor: int, checks: Checks) -> Iterator[Finding]:
+def _check(shard: LintedShard, sample: Sample, descriptor: int, checks: Checks) -> Iterator[Finding]:
     damaged = set()
     for member in _listed(sample):
         place = sample.members.get(member.name)
@@ -84,7 +85,7 @@ def _check(shard: ShardFiles, sample: Sample, descriptor: int, checks: Checks) -
 
 
 def _check_video(
-    shard: ShardFiles, sample: Sample, descriptor: int, checks: Checks, damaged: set[str]
+    shard: LintedShard, sample: Sample, descriptor: int, checks: Checks, damaged: set[str]
 ) -> Iterator[Finding]:
     """Length by the index or, if they are decoded, by the frames that come out."""
     row = sample.row

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from jepa.data.digests import file_digest, key_hash
 from jepa.data.folder import VIDEO_ENDINGS
-from jepa.data.index import ShardEntry, digest_of, file_digest
+from jepa.data.index import ShardEntry, digest_of
 from jepa.data.lint_findings import Finding, FindingKind
 from jepa.data.rows import IndexNotes, Row, Rows, open_rows
 from jepa.data.shard_guard import sums_problem
@@ -31,7 +31,7 @@ LEAST_SAMPLES = 3
 
 
 @dataclass(frozen=True)
-class ShardFiles:
+class LintedShard:
     """A shard to check."""
 
     name: str
@@ -75,7 +75,7 @@ class _Listing:
     findings: list[Finding] = field(default_factory=list)
 
 
-def check_structure(shard: ShardFiles) -> Structure:
+def check_structure(shard: LintedShard) -> Structure:
     """Walk the tar and compare it with the index and the manifest."""
     findings = list(_sizes(shard))
     if not shard.tar.exists():
@@ -102,7 +102,7 @@ def check_structure(shard: ShardFiles) -> Structure:
 
 
 @lru_cache(maxsize=1)  # a worker is asked for one part of a shard after the other
-def samples_of(shard: ShardFiles) -> Sequence[Sample]:
+def samples_of(shard: LintedShard) -> Sequence[Sample]:
     """The samples that `check_structure` counted.
 
     Raises:
@@ -127,16 +127,11 @@ def is_media(ending: str) -> bool:
     return is_image(ending) or ending.rpartition(".")[2].lower() in VIDEO_ENDINGS
 
 
-def hash_of(key: str) -> int:
-    """64 bits that stand for a key while duplicates are looked for."""
-    return int.from_bytes(blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
 def _hashes(keys: Iterable[str]) -> np.ndarray:
-    return np.array([hash_of(key) for key in keys], np.uint64)
+    return np.array([key_hash(key) for key in keys], np.uint64)
 
 
-def _list(shard: ShardFiles) -> _Listing:
+def _list(shard: LintedShard) -> _Listing:
     """Walk the tar. Of members with one name the last counts, as when a tar is unpacked."""
     listing, seen = _Listing(), dict[str, int]()
     for found in walk_file(shard.tar):
@@ -157,7 +152,7 @@ def _list(shard: ShardFiles) -> _Listing:
     return listing
 
 
-def _sizes(shard: ShardFiles) -> Iterator[Finding]:
+def _sizes(shard: LintedShard) -> Iterator[Finding]:
     if shard.entry is None or shard.index is None:
         return
     for path, expected in ((shard.tar, shard.entry.bytes), (shard.index, shard.entry.index_bytes)):
@@ -170,7 +165,7 @@ def _sizes(shard: ShardFiles) -> Iterator[Finding]:
             yield Finding("size", shard.name, f"{path.name} has {size} bytes, {MANIFEST} says {expected}")
 
 
-def _index_against_manifest(shard: ShardFiles, rows: Rows, whole: Sequence[Row]) -> Iterator[Finding]:
+def _index_against_manifest(shard: LintedShard, rows: Rows, whole: Sequence[Row]) -> Iterator[Finding]:
     if shard.entry is None or shard.index is None:
         return
     if len(rows) != shard.entry.count:
@@ -185,7 +180,7 @@ def _index_against_manifest(shard: ShardFiles, rows: Rows, whole: Sequence[Row])
 
 
 def _index_against_tar(
-    shard: ShardFiles, notes: IndexNotes, rows: Sequence[Row], listing: _Listing
+    shard: LintedShard, notes: IndexNotes, rows: Sequence[Row], listing: _Listing
 ) -> Iterator[Finding]:
     for key, times in Counter(row.key for row in rows).items():
         if times > 1:
@@ -214,7 +209,7 @@ def _index_against_tar(
         yield Finding("count", shard.name, what)
 
 
-def _incomplete(shard: ShardFiles, listing: _Listing) -> Iterator[Finding]:
+def _incomplete(shard: LintedShard, listing: _Listing) -> Iterator[Finding]:
     """Samples of a tar without an index that lack what they should have."""
     usual = _usual(listing.samples.values())
     lacking = []
@@ -240,7 +235,7 @@ def _lack(missing: Sequence[str], gone: bool = False) -> str:
     return f"lacks {', '.join(missing)}" if missing else ""
 
 
-def _runs(shard: ShardFiles, lacking: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+def _runs(shard: LintedShard, lacking: Sequence[tuple[str, str]]) -> Iterator[Finding]:
     """One finding for each run of samples that lack the same."""
     starts = [place for place, (one, other) in enumerate(pairwise(lacking), 1) if one[1] != other[1]]
     bounds = [0, *starts, len(lacking)]

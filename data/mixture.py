@@ -17,6 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from jepa import config as configuration
+from jepa.data.digests import DIGEST
 from jepa.data.interleave import exact, whole
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.source import MIXTURE_ENDINGS, Source, open_source
@@ -93,7 +94,7 @@ class Mixture:
         """Changes with the content of a source, and with the weights. That of a single source is its own."""
         if len(self.sources) == 1:
             return self.sources[0].fingerprint
-        digest = blake2b(digest_size=16)
+        digest = blake2b(digest_size=DIGEST)
         for source, weight in zip(self.sources, self.weights, strict=True):
             digest.update(f"{source.fingerprint} {weight}\n".encode())
         return digest.hexdigest()

@@ -40,8 +40,8 @@ from jepa.data.lists import Entry
 from jepa.data.pack_origin import PictureHash, read_source
 from jepa.data.pictures import is_picture, stored_picture
 from jepa.data.source import printable
-from jepa.data.timeline import CLOCK, DEFAULT_FPS, VideoInfo, decoded, iterate, opened, packets, probe, scan, ticks
-from jepa.data.video_file import upright
+from jepa.data.timeline import CLOCK, DEFAULT_FPS, VideoInfo, probe, scan, ticks
+from jepa.data.video_file import decoded, iterate, opened, packets, upright
 from jepa.errors import ConfigError, DataError
 
 LEAST_SHARE = 0.9

@@ -27,10 +27,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from jepa.data.digests import DIGEST
 from jepa.data.index import ShardEntry, atomic, writing
 from jepa.data.lists import Entry
 from jepa.data.pack_lock import FolderLock
-from jepa.data.pack_plan import Plan, changed_sources, list_difference, settings_difference
+from jepa.data.pack_plan import PackPlan, changed_sources, list_difference, settings_difference
 from jepa.data.shard_writer import FinishedShard, claim, sync_folder, take_up
 from jepa.data.source import JOURNAL, split_folders
 from jepa.errors import ConfigError, DataError
@@ -64,7 +65,7 @@ class Journal:
         self._shards: dict[str | None, list[FinishedShard]] = {}
         self._lines: int | None = None
         self._lock = FolderLock(self.folder / "lock", f"packs into {out} now")
-        self._plan: Plan | None = None
+        self._plan: PackPlan | None = None
         try:
             self._plan = _read_plan(self.folder)
             if self._plan is not None:
@@ -90,7 +91,7 @@ class Journal:
         else:
             self._clear()
 
-    def begin(self, plan: Plan, entries: Sequence[Entry]) -> None:
+    def begin(self, plan: PackPlan, entries: Sequence[Entry]) -> None:
         """Take up the plan, or what an earlier process left of it.
 
         Raises:
@@ -174,7 +175,7 @@ class Journal:
             with suppress(OSError):  # it is not empty, or another process has just made a lock there
                 folder.rmdir()
 
-    def _start_anew(self, plan: Plan) -> None:
+    def _start_anew(self, plan: PackPlan) -> None:
         """Write the plan down; what an earlier process left half written of another plan is not worth asking for."""
         if self._plan is not None:
             for folder in filter(Path.is_dir, self._folders()):
@@ -188,7 +189,7 @@ class Journal:
             claim(folder)
         _write_plan(self.folder, plan)
 
-    def _compare(self, old: Plan, new: Plan, entries: Sequence[Entry]) -> None:
+    def _compare(self, old: PackPlan, new: PackPlan, entries: Sequence[Entry]) -> None:
         if (settings := settings_difference(old, new)) is not None:
             raise ConfigError(f"{self.out} holds an unfinished pack with other settings ({settings}): {AGAIN}")
         if (other := list_difference(old, new, entries)) is not None:
@@ -239,7 +240,7 @@ class SplitLedger:
         self.journal.record(self.split, shard)
 
 
-def _write_plan(folder: Path, plan: Plan) -> None:
+def _write_plan(folder: Path, plan: PackPlan) -> None:
     """Raises ConfigError."""
     table = np.stack([plan.asked, plan.states]).tobytes()
     with atomic(folder / "plan.bin") as stream:
@@ -247,14 +248,14 @@ def _write_plan(folder: Path, plan: Plan) -> None:
     content = {
         "version": VERSION,
         "splits": plan.splits,
-        "digest": blake2b(table, digest_size=16).hexdigest(),
+        "digest": blake2b(table, digest_size=DIGEST).hexdigest(),
         "settings": plan.settings,
     }
     with atomic(folder / "plan.json") as stream:
         stream.write(json.dumps(content, indent=1).encode() + b"\n")
 
 
-def _read_plan(folder: Path) -> Plan | None:
+def _read_plan(folder: Path) -> PackPlan | None:
     """The plan that was begun; None if there is none.
 
     Raises:
@@ -265,9 +266,9 @@ def _read_plan(folder: Path) -> Plan | None:
     try:
         content = json.loads((folder / "plan.json").read_bytes())
         table = (folder / "plan.bin").read_bytes()
-        if content["version"] != VERSION or content["digest"] != blake2b(table, digest_size=16).hexdigest():
+        if content["version"] != VERSION or content["digest"] != blake2b(table, digest_size=DIGEST).hexdigest():
             raise ValueError
         asked, states = np.frombuffer(table, "<u8").reshape(2, -1)
-        return Plan(content["settings"], tuple(content["splits"]), asked, states)
+        return PackPlan(content["settings"], tuple(content["splits"]), asked, states)
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"the journal in {folder} is damaged or of another version: {DELETE}") from None

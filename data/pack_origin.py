@@ -16,12 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from jepa.data.digests import DIGEST, file_digest
 from jepa.data.source import printable
 from jepa.errors import DataError
 
 IN_MEMORY = 64 * 2**20
 """Bytes up to which a file is read as a whole."""
-PIECE = 2**22
 FILMS_AHEAD = 2
 
 
@@ -34,36 +34,18 @@ def read_source(path: Path) -> tuple[bytes | Path, str]:
     try:
         with path.open("rb") as stream:
             if os.fstat(stream.fileno()).st_size > IN_MEMORY:
-                return path, file_hash(path)
+                return path, file_digest(path)
             content = stream.read()
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}") from None
-    return content, blake2b(content, digest_size=16).hexdigest()
-
-
-def file_hash(path: Path, stop: threading.Event | None = None) -> str:
-    """BLAKE2b of a file; "" if it is told to stop before the end.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    digest = blake2b(digest_size=16)
-    try:
-        with path.open("rb") as stream:
-            while piece := stream.read(PIECE):
-                if stop is not None and stop.is_set():
-                    return ""
-                digest.update(piece)
-    except OSError as error:
-        raise DataError(f"{printable(path)}: {error.strerror}") from None
-    return digest.hexdigest()
+    return content, blake2b(content, digest_size=DIGEST).hexdigest()
 
 
 class PictureHash:
     """One hash for the pictures of a folder."""
 
     def __init__(self) -> None:
-        self._digest = blake2b(digest_size=16)
+        self._digest = blake2b(digest_size=DIGEST)
 
     def add(self, name: str, content: bytes) -> None:
         """The next picture."""
@@ -114,4 +96,4 @@ class FilmHashes:
 
     def _begin(self, film: Path | None) -> None:
         if film is not None and film not in self._hashes:
-            self._hashes[film] = self._pool.submit(file_hash, film, self._stop)
+            self._hashes[film] = self._pool.submit(file_digest, film, self._stop)

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
+from jepa.data.digests import key_hash
 from jepa.data.lists import Entry
 from jepa.data.source import printable
 
@@ -27,7 +27,7 @@ NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class PackPlan:
     """Settings, and a fingerprint of each entry."""
 
     settings: Mapping[str, object]
@@ -40,7 +40,7 @@ class Plan:
     """uint64 (entries,): hashes of the state of the files."""
 
 
-def make_plan(entries: Sequence[Entry], splits: Sequence[str | None], settings: Mapping[str, object]) -> Plan:
+def make_plan(entries: Sequence[Entry], splits: Sequence[str | None], settings: Mapping[str, object]) -> PackPlan:
     """The plan of a pack; looks at every file once.
 
     Args:
@@ -53,17 +53,17 @@ def make_plan(entries: Sequence[Entry], splits: Sequence[str | None], settings: 
     # Through JSON, so that it equals what is read back from a file
     plain = json.loads(json.dumps(settings, default=str))
     names = tuple(sorted({split for split in splits if split is not None}))
-    return Plan(plain, names, _array(asked), _array(states))
+    return PackPlan(plain, names, _array(asked), _array(states))
 
 
-def settings_difference(old: Plan, new: Plan) -> str | None:
+def settings_difference(old: PackPlan, new: PackPlan) -> str | None:
     """Which settings are not those of the old plan, in words."""
     names = [name for name in {**old.settings, **new.settings} if old.settings.get(name) != new.settings.get(name)]
     parts = [f"{name} was {_shown(old.settings.get(name))}, now {_shown(new.settings.get(name))}" for name in names]
     return ", ".join(_shortened(parts)) or None
 
 
-def list_difference(old: Plan, new: Plan, entries: Sequence[Entry]) -> str | None:
+def list_difference(old: PackPlan, new: PackPlan, entries: Sequence[Entry]) -> str | None:
     """How the list of videos is not that of the old plan, in words; `entries` are those of the new one."""
     common = min(len(old.asked), len(new.asked))
     other = np.flatnonzero(old.asked[:common] != new.asked[:common]).tolist()
@@ -77,7 +77,7 @@ def list_difference(old: Plan, new: Plan, entries: Sequence[Entry]) -> str | Non
     return None
 
 
-def changed_sources(old: Plan, new: Plan, entries: Sequence[Entry]) -> str | None:
+def changed_sources(old: PackPlan, new: PackPlan, entries: Sequence[Entry]) -> str | None:
     """Which videos have another size or time of change than in the old plan, in words."""
     other = np.flatnonzero(old.states != new.states).tolist()
     paths = list(dict.fromkeys(printable(entries[number].path) for number in other))
@@ -88,7 +88,7 @@ def _asked(entry: Entry, split: str | None) -> int:
     facts = [
         str(entry.path.absolute()), entry.name, entry.label, split, dict(entry.more), entry.segment, entry.frame_rate
     ]  # fmt: skip
-    return _hash(json.dumps(facts).encode())
+    return key_hash(json.dumps(facts))
 
 
 def _states(entries: Sequence[Entry]) -> list[int]:
@@ -97,14 +97,10 @@ def _states(entries: Sequence[Entry]) -> list[int]:
         try:
             status = path.stat()
         except OSError as error:
-            return _hash(b"%d" % (error.errno or 0))
-        return _hash(b"%d %d" % (status.st_size, status.st_mtime_ns))
+            return key_hash(f"{error.errno or 0}")
+        return key_hash(f"{status.st_size} {status.st_mtime_ns}")
 
     return [state(entry.path) for entry in entries]
-
-
-def _hash(content: bytes) -> int:
-    return int.from_bytes(blake2b(content, digest_size=8).digest(), "little")
 
 
 def _array(hashes: list[int]) -> np.ndarray:

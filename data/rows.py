@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from jepa.data.digests import DIGEST
 from jepa.data.source import Label, SampleInfo
 from jepa.errors import DataError
 
@@ -123,7 +124,7 @@ def open_rows(path: Path, digest: str | None = None) -> "Rows":
     """
     try:
         buffer = pa.memory_map(str(path)).read_buffer()
-        if digest is not None and blake2b(memoryview(buffer), digest_size=16).hexdigest() != digest:
+        if digest is not None and blake2b(memoryview(buffer), digest_size=DIGEST).hexdigest() != digest:
             raise DataError(f"{path} is damaged or another one: it does not have the hash that the manifest says")
         table = pa.ipc.open_file(buffer).read_all()
     except (pa.ArrowException, OSError, OverflowError, MemoryError, UnicodeDecodeError) as error:
@@ -136,11 +137,6 @@ def open_rows(path: Path, digest: str | None = None) -> "Rows":
         return Rows(str(path), table)
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged: {_reason(error)}") from None
-
-
-def row_at(rows: "Rows", number: int) -> Row:
-    """One row of an index, whole."""
-    return rows.row(number)
 
 
 class Rows:

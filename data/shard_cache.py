@@ -21,6 +21,7 @@ from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from jepa.data.digests import DIGEST
 from jepa.logs import get_logger
 
 FOLDERS = 256
@@ -81,7 +82,7 @@ class ShardCache:
             self._path(key).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        name = blake2b(key.encode(), digest_size=16).hexdigest()
+        name = blake2b(key.encode(), digest_size=DIGEST).hexdigest()
         return self.folder / name[:2] / name
 
     def _trim(self, number: int) -> None:

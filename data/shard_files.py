@@ -17,6 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Protocol
 
+from jepa.data.digests import DIGEST
 from jepa.data.index import Manifest, atomic, check_size, parse_manifest, read_manifest, writing
 from jepa.data.read_ahead import ReadAhead
 from jepa.data.shard_cache import ShardCache
@@ -83,7 +84,7 @@ class LocalShards:
         self._tars = folder / self.manifest.tars if url is None else None
         self.store: Store = LocalStore(folder / self.manifest.tars)
         if url is not None:
-            name = blake2b(f"{url}\0{self.manifest.fingerprint}".encode(), digest_size=16).hexdigest()
+            name = blake2b(f"{url}\0{self.manifest.fingerprint}".encode(), digest_size=DIGEST).hexdigest()
             self.store = _in_chunks(open_store(url, options), self.manifest, name, options)
 
     def where(self, name: str) -> str:
@@ -109,7 +110,7 @@ class RemoteShards:
         except MissingError as error:
             raise DataError(f"{error}: from a URL, only folders of shards made by `jepa pack` are read") from None
         self.manifest = parse_manifest(content, self._origin.where(MANIFEST))
-        name = blake2b(where.encode() + b"\0" + content, digest_size=16).hexdigest()
+        name = blake2b(where.encode() + b"\0" + content, digest_size=DIGEST).hexdigest()
         root = (options.cache or default_cache()) / "remote"
         self._indices = root / "index" / name
         self._fetch_indices(where)

@@ -29,9 +29,7 @@ from typing import Any, Protocol, Self
 
 from jepa.data.index import (
     Manifest,
-    Member,
     PendingFile,
-    Row,
     ShardEntry,
     fingerprint_of,
     shard_entry,
@@ -39,6 +37,7 @@ from jepa.data.index import (
     write_rows,
     writing,
 )
+from jepa.data.rows import Member, Row
 from jepa.data.source import MANIFEST, Label
 from jepa.data.timeline import VideoInfo
 from jepa.errors import ConfigError, DataError

@@ -132,21 +132,6 @@ def walk(stream: BinaryIO, size: int, start: int = 0) -> Iterator[TarMember | Ta
         names = _Extended()
 
 
-def tar_members(path: Path) -> Iterator[TarMember]:
-    """The files of a tar that has no damage.
-
-    Raises:
-        DataError: the first damage, link, special file or unsafe name, with its place; or the file cannot be read.
-    """
-    for found in walk_file(path):
-        if isinstance(found, TarDamage):
-            raise DataError(f"{printable(path)}, byte {found.offset}: {found.what}")
-        if problem := unsafe(found):
-            raise DataError(f"{printable(path)}, byte {found.header}: member {printable(found.name)} {problem}")
-        if found.kind == "file":
-            yield found
-
-
 def walk_file(path: Path) -> Iterator[TarMember | TarDamage]:
     """`walk` over a local file.
 

@@ -25,13 +25,8 @@ from av.video.stream import VideoStream
 from jepa.data.frame_sizes import size_mark
 from jepa.data.limits import DEFAULT_LIMITS, Limits
 from jepa.data.pictures import is_picture, read_picture
-from jepa.data.video_file import UPRIGHT, Turn, decoded, iterate, label_of, one_line, opened, packets, turn_of
+from jepa.data.video_file import UPRIGHT, Turn, iterate, label_of, opened, packets, turn_of
 from jepa.errors import SampleError
-
-__all__ = [
-    "CLOCK", "DEFAULT_FPS", "Timeline", "VideoInfo", "decoded", "inexact", "iterate", "label_of", "one_line", "opened",
-    "packets", "probe", "scan", "ticks",
-]  # fmt: skip
 
 ONE_PACKET_ONE_FRAME = frozenset({"h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "mjpeg", "png"})
 """Codecs of which a packet makes one frame (VP8: if it is a shown one)."""

@@ -159,7 +159,8 @@ def _parser(verb: str, command: Command, resolved: Resolved[Any]) -> Any:
     from jsonargparse import ArgumentParser
 
     positionals = tuple(getattr(command, "POSITIONAL", ()))
-    names = " ".join(f"{name.upper()}..." for name in positionals)
+    many = {name for name, option in options(command.Config).items() if _is_sequence(option.hint)}
+    names = " ".join(f"{name.upper()}{'...' if name in many else ''}" for name in positionals)
     summary = f"{command.SUMMARY[:1].upper()}{command.SUMMARY[1:]}."
     parser = ArgumentParser(
         prog=f"jepa {verb}",
@@ -175,9 +176,9 @@ def _parser(verb: str, command: Command, resolved: Resolved[Any]) -> Any:
     for key, option in options(command.Config).items():
         text = _help(option, resolved)
         if key in positionals:
-            many = _is_sequence(option.hint)
-            kind = get_args(option.hint)[0] if many else option.hint
-            parser.add_argument(key, nargs="*" if many else "?", type=kind, help=text, metavar=key.upper())
+            several = key in many
+            kind = get_args(option.hint)[0] if several else option.hint
+            parser.add_argument(key, nargs="*" if several else "?", type=kind, help=text, metavar=key.upper())
             continue
         title = key.rpartition(".")[0]
         if title and title not in groups:

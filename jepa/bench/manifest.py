@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from jepa.bench.opening import opening, reading
+from jepa.data.digests import DIGEST
 from jepa.data.index import Manifest, ShardEntry, fingerprint_of, read_manifest, write_manifest, writing
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.rows import Member, Row, labels_text, table_of
@@ -178,7 +179,7 @@ def _write_index(tar: Path, table: Any, number: int, size: int) -> ShardEntry:
         writer.write_table(table)
     content = buffer.getvalue().to_pybytes()
     tar.with_suffix(".arrow").write_bytes(content)
-    digest = blake2b(content, digest_size=16).hexdigest()
+    digest = blake2b(content, digest_size=DIGEST).hexdigest()
     frames, fps = table["frames"].to_numpy(), table["fps"].to_numpy()
     return ShardEntry(
         tar.name, SHARD, size, tar.with_suffix(".arrow").name, len(content), digest, digest, int(frames.sum()),

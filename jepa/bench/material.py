@@ -56,9 +56,7 @@ class Material:
     """The same videos as plain files, in the order of the source."""
 
 
-def prepare(
-    data: Path | None, seed: int, folder: Path, least_frames: int, films: FilmConfig | None = None
-) -> list[Material]:
+def prepare(data: Path | None, seed: int, folder: Path, least_frames: int) -> list[Material]:
     """The videos of `data`, or films made for the purpose: unpacked, and packed. Of shards there is one kind only.
 
     Videos that decoders read differently, or that are too short, are left out with a warning.
@@ -71,7 +69,7 @@ def prepare(
         DataError: there are no videos that can be used, or shards with some that cannot.
     """
     if data is None:
-        films = films or FilmConfig(frames=max(FilmConfig.frames, least_frames))
+        films = FilmConfig(frames=max(FilmConfig.frames, least_frames))
         return _both(make_films(folder / "films", films, seed), "films", folder)
     source = open_source(data)
     reasons = [_reason(source.info(index), least_frames) for index in range(len(source))]

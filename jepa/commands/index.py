@@ -70,7 +70,7 @@ def run(config: Config) -> int:
     sets = find_tars(config.folder)
     out = _out(config)
     for split in sets:
-        claim(out / split)
+        claim_index(out / split)
     outcomes = {split: _index(config, out / split, split, tars) for split, tars in sets.items()}
     sums = totals(ShardSource(out / split) for split in sets)
     facts = _facts(out, outcomes, sums)
@@ -87,7 +87,7 @@ def _out(config: Config) -> Path:
     return config.folder.expanduser() if url is None else local_path(url)
 
 
-def claim(out: Path) -> None:
+def claim_index(out: Path) -> None:
     """Create the folder of an index, or see that nothing of others is written over.
 
     Raises:

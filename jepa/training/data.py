@@ -3,6 +3,7 @@
 from hashlib import blake2b
 from typing import Any
 
+from jepa.data.digests import DIGEST
 from jepa.data.mixture import Mixture, open_mixture
 from jepa.data.source import Source
 from jepa.training.config import PretrainConfig
@@ -19,7 +20,7 @@ def joint_fingerprint(videos: Source | Mixture, images: Mixture | None) -> str:
     """Changes when any of the data does; that of videos alone is their own."""
     if images is None:
         return videos.fingerprint
-    return blake2b(f"{videos.fingerprint} {images.fingerprint}".encode(), digest_size=16).hexdigest()
+    return blake2b(f"{videos.fingerprint} {images.fingerprint}".encode(), digest_size=DIGEST).hexdigest()
 
 
 def facts_of(mixture: Mixture) -> dict[str, Any]:

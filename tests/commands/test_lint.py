@@ -10,7 +10,7 @@ import pytest
 
 from jepa.cli import main
 from jepa.commands.lint import read_classes
-from jepa.data.index import open_rows, row_at
+from jepa.data.rows import open_rows
 from jepa.errors import ConfigError, DataError
 from jepa.training.trainer import pretrain
 
@@ -33,7 +33,7 @@ def shards(tiny_shards: Path, tmp_path: Path) -> Path:
 def damage(shards: Path, change: Damage, *, number: int = 3) -> tuple[str, int]:
     """Change the video of one sample of train; its key and place."""
     tar = shards / "train" / "shard-000000.tar"
-    row = row_at(open_rows(tar.with_suffix(".arrow")), number)
+    row = open_rows(tar.with_suffix(".arrow")).row(number)
     data = bytearray(tar.read_bytes())
     change(data, row.video.offset)
     tar.write_bytes(data)

@@ -13,10 +13,10 @@ import pytest
 
 from jepa.arguments import field_docs
 from jepa.commands import pack
-from jepa.data.index import open_rows, row_at
 from jepa.data.known.formats import FORMATS
 from jepa.data.lists import Entry
 from jepa.data.pack import PackConfig, Packed, pack_video
+from jepa.data.rows import open_rows
 from jepa.data.source import has_split, open_source
 from jepa.data.synthetic.video import encode_h264
 from jepa.errors import ConfigError, DataError
@@ -312,7 +312,7 @@ def test_every_sample_tells_where_it_comes_from(
     """In the index, in the `json` for plain webdataset readers, and how it was made in the manifest."""
     monkeypatch.setattr("jepa.data.pack_origin.IN_MEMORY", limit)  # below it files are read once, above it hashed apart
     pack.run(config(videos, tmp_path / "out", crf=30, workers=0))
-    rows = [row_at(open_rows(tmp_path / "out/shard-000000.arrow"), number) for number in range(5)]
+    rows = [open_rows(tmp_path / "out/shard-000000.arrow").row(number) for number in range(5)]
     assert [row.origin for row in rows[:2]] == [str(videos / "cats/a.mp4"), str(videos / "cats/b.mp4")]
     assert {row.origin_hash for row in rows} == {blake(VIDEO)}
     with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
@@ -332,7 +332,7 @@ def test_a_segment_tells_the_hash_of_its_film_and_where_it_lies(videos: Path, tm
     (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,split\ncat,33333333333,0,1,train\n")
     annotations = (tmp_path / "train.csv",)
     pack.run(known(tmp_path, format="kinetics", annotations=annotations, split=("train",), name="my set"))
-    row = row_at(open_rows(tmp_path / "out/train/shard-000000.arrow"), 0)
+    row = open_rows(tmp_path / "out/train/shard-000000.arrow").row(0)
     assert row.origin_hash == blake(VIDEO)
     with tarfile.open(tmp_path / "out/train/shard-000000.tar") as archive:
         described = json.load(archive.extractfile("000000.json"))  # type: ignore[arg-type]
@@ -352,8 +352,8 @@ def test_the_facts_need_no_sample(
     def never(*_: object) -> None:
         raise AssertionError("a row was read")
 
-    for name in ("row_at", "open_rows"):
-        monkeypatch.setattr(f"jepa.data.index.{name}", never)
+    for name in ("jepa.data.rows.open_rows", "jepa.data.shards.open_rows", "jepa.data.rows.Rows.row"):
+        monkeypatch.setattr(name, never)
     pack.run(config(videos, tmp_path / "out", shard_size=2, json=True))
     facts = json.loads(capsys.readouterr().out)
     assert (facts["packed"], facts["frames"], facts["seconds"], facts["unlabelled"]) == (5, 45, 5 * 9 / 8, 0)

@@ -12,7 +12,8 @@ import pytest
 from av.video.stream import VideoStream
 
 from jepa.data.decode import Backend, backends, decode, probe, scaled_size, unsafe_for_decord
-from jepa.data.timeline import iterate, scan
+from jepa.data.timeline import scan
+from jepa.data.video_file import iterate
 from jepa.errors import DataError
 
 os.environ.setdefault("SVT_LOG", "1")  # errors only

@@ -12,20 +12,12 @@ import numpy as np
 import pytest
 
 from jepa.data.decode import probe
-from jepa.data.index import (
-    Row,
-    fingerprint_of,
-    open_rows,
-    read_manifest,
-    row_at,
-    shard_entry,
-    write_manifest,
-    write_rows,
-)
+from jepa.data.index import fingerprint_of, read_manifest, shard_entry, write_manifest, write_rows
 from jepa.data.lint import Summary, lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import ADVICE, Finding
 from jepa.data.loader_config import LoaderConfig
+from jepa.data.rows import Row, open_rows
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.source import open_source
 from jepa.data.stream import train_loader
@@ -152,7 +144,7 @@ def rewrite(tar: Path, keep: Callable[[str], bool]) -> None:
 
 def rows_of(tar: Path) -> list[Row]:
     table = open_rows(tar.with_suffix(".arrow"))
-    return [row_at(table, number) for number in range(table.num_rows)]
+    return [table.row(number) for number in range(table.num_rows)]
 
 
 def index_of(change: Callable[[list[Row]], list[Row]], *, agreed: bool = True) -> Damage:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from jepa.data.decode import VideoInfo
-from jepa.data.index import Row, open_rows, read_manifest, row_at, write_manifest
+from jepa.data.index import read_manifest, write_manifest
 from jepa.data.lint import lint
 from jepa.data.lint_content import Checks
 from jepa.data.lint_findings import Finding
+from jepa.data.rows import Row, open_rows
 from jepa.data.shard_writer import ShardWriter
 from jepa.data.shards import ShardSource
 from jepa.errors import DataError
@@ -33,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def facts(index: Path) -> list[Row]:
     """The rows, without what nothing reads and no hash covers."""
     table = open_rows(index)
-    return [replace(row_at(table, number), codec="", origin="", keyframes=()) for number in range(table.num_rows)]
+    return [replace(table.row(number), codec="", origin="", keyframes=()) for number in range(table.num_rows)]
 
 
 @pytest.mark.parametrize("seed", range(4))

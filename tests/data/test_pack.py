@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from jepa.data.decode import decode
 from jepa.data.lists import Entry
 from jepa.data.pack import PackConfig, Packed, Unreadable, pack_entry, pack_video, try_pack
-from jepa.data.timeline import decoded, iterate, probe, scan
+from jepa.data.timeline import probe, scan
+from jepa.data.video_file import decoded, iterate
 from jepa.errors import ConfigError, DataError
 
 QUICK = PackConfig(preset="ultrafast", crf=10)

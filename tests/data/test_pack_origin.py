@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jepa.data import pack_origin
+from jepa.data import digests, pack_origin
+from jepa.data.digests import file_digest
 from jepa.data.lists import Entry
 from jepa.data.pack import PackConfig, pack_entry
-from jepa.data.pack_origin import FilmHashes, file_hash, read_source
+from jepa.data.pack_origin import FilmHashes, read_source
 from jepa.errors import DataError
 
 
@@ -22,7 +23,7 @@ def test_a_small_file_is_read_and_a_large_one_is_not(tmp_path: Path, monkeypatch
     (tmp_path / "a").write_bytes(b"x" * 1000)
     assert read_source(tmp_path / "a") == (b"x" * 1000, blake(b"x" * 1000))
     monkeypatch.setattr(pack_origin, "IN_MEMORY", 999)
-    monkeypatch.setattr(pack_origin, "PIECE", 7)
+    monkeypatch.setattr(digests, "PIECE", 7)
     assert read_source(tmp_path / "a") == (tmp_path / "a", blake(b"x" * 1000))
     with pytest.raises(DataError, match=r"b: No such file or directory"):
         read_source(tmp_path / "b")
@@ -36,9 +37,9 @@ def test_films_are_hashed_once_in_any_order(tmp_path: Path, monkeypatch: pytest.
 
     def counted(path: Path, stop: object = None) -> str:
         hashed.append(path)
-        return file_hash(path)
+        return file_digest(path)
 
-    monkeypatch.setattr(pack_origin, "file_hash", counted)
+    monkeypatch.setattr(pack_origin, "file_digest", counted)
     with FilmHashes([films[0], films[0], *films]) as hashes:
         for film in (films[0], films[3], films[0], films[1], films[2], films[4], films[4]):
             assert hashes.of(film) == blake(film.name.encode() * 100)

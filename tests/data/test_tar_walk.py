@@ -2,7 +2,6 @@
 
 import io
 import tarfile
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -15,11 +14,9 @@ from jepa.data.tar_walk import (
     TarMember,
     parse_header,
     split_name,
-    tar_members,
     unsafe,
     walk,
 )
-from jepa.errors import DataError
 
 FORMATS = [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 
@@ -68,7 +65,7 @@ def test_long_and_foreign_names_stand_in_extended_headers(form: int, name: str) 
     assert data[members[1].offset :][:2] == b"22"
 
 
-def test_a_tar_of_gnu_tar_with_folders_and_links(tmp_path: Path) -> None:
+def test_a_tar_of_gnu_tar_with_folders_and_links() -> None:
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for name, kind in [
@@ -81,9 +78,8 @@ def test_a_tar_of_gnu_tar_with_folders_and_links(tmp_path: Path) -> None:
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
     assert kinds(data.getvalue()) == ["folder", "link", "link", "special"]
-    (tmp_path / "a.tar").write_bytes(data.getvalue())
-    with pytest.raises(DataError, match=r"a\.tar, byte 512: member l is a link"):
-        list(tar_members(tmp_path / "a.tar"))
+    problems = [unsafe(one) for one in found(data.getvalue()) if isinstance(one, TarMember)]
+    assert problems == [None, "is a link", "is a link", "is neither a file nor a folder"]
 
 
 def test_sizes_above_eight_gigabytes_are_binary_or_in_pax() -> None:

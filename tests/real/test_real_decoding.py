@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from jepa.data.decode import Backend, backends, decode, probe
-from jepa.data.timeline import iterate
-from jepa.data.video_file import upright
+from jepa.data.video_file import iterate, upright
 from jepa.errors import DataError
 
 pytestmark = pytest.mark.slow
