@@ -82,6 +82,8 @@ def _scalar(name: str, value: object, longest: int) -> Label | None:
         return None
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, int) and name in ("label", "class") and value.bit_length() > 63:
+        return None  # no class has such a number, and no array takes it
     if isinstance(value, str):
         return value if len(value) <= longest and _is_text(value) else None
     return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None

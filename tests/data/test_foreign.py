@@ -170,10 +170,10 @@ def test_labels_that_cannot_be_read_are_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["label", "class"])
-@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", '"\\ud800"', f'"{"7" * 3000}"', "[1]"])
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "7" * 3000, '"\\ud800"', f'"{"7" * 3000}"', "[1]"])
 def test_a_label_that_is_there_and_is_none_is_said(tmp_path: Path, name: str, value: str) -> None:
     for content in (f'{{"{name}": {value}}}', f'{{"labels": {{"{name}": {value}}}}}'):
-        if "labels" in content and "777" in value:
+        if "labels" in content and value.startswith('"7'):
             continue  # our own tars may have long ones
         assert labels_of({"json": content.encode()}) == ({}, f"the {name} in its json is no label")
         both = {"json": content.encode(), "cls": b"3"}
