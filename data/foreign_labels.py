@@ -6,7 +6,8 @@
 - `txt`: one line of text.
 
 `label` is what is first there: `label` or `class` of the json, the `cls`, the `txt`. Text longer than `LONGEST` is no
-label but a caption or an address; it stays where it is, in a member that `Source.extra` reads.
+label but a caption or an address; it stays where it is, in a member that `Source.extra` reads. A `label`, `class` or
+`cls` that is there and is no label (not a number, infinite, too long, half a character) is said, and not passed over.
 """
 
 import json
@@ -30,17 +31,23 @@ def labels_of(contents: Mapping[str, bytes]) -> tuple[dict[str, Label], str]:
     problem = ""
     if "json" in contents:
         try:
-            labels = _from_json(json.loads(contents["json"]))
+            content = json.loads(contents["json"])
+            labels = _from_json(content)
+            problem = _unusable(content)
         except (ValueError, RecursionError):  # also what is no UTF-8
             problem = "its json cannot be read"
     for ending in ("cls", "txt"):
         if ending in contents and "label" not in labels:
             try:
                 label = _from_text(contents[ending])
+                if ending == "cls" and isinstance(label, str) and not _is_name(label):
+                    label = None
             except ValueError:
                 problem = problem or f"its {ending} is no text"
                 continue
             labels.update({} if label is None else {"label": label})
+            if ending == "cls" and label is None and contents[ending].strip():
+                problem = problem or "its cls is no label"
     return labels, problem
 
 
@@ -75,9 +82,24 @@ def _scalar(name: str, value: object, longest: int) -> Label | None:
         return None
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, int) and name in ("label", "class") and value.bit_length() > 63:
+        return None  # no class has such a number, and no array takes it
     if isinstance(value, str):
         return value if len(value) <= longest and _is_text(value) else None
     return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
+
+
+def _unusable(content: object) -> str:
+    """In words, a `label` or `class` that a json has and that can be none; empty if there is no such thing."""
+    if not isinstance(content, dict):
+        return ""
+    own = content.get("labels")
+    given, longest = (own, None) if isinstance(own, dict) else (content, LONGEST)
+    for name in ("label", "class"):
+        one = given.get(name)
+        if one is not None and _scalar(name, one, len(str(one)) if longest is None else longest) is None:
+            return f"the {name} in its json is no label"
+    return ""
 
 
 def _from_text(content: bytes) -> Label | None:
@@ -86,6 +108,14 @@ def _from_text(content: bytes) -> Label | None:
     if not text or len(text) > LONGEST or len(text.splitlines()) > 1:
         return None
     return int(text) if text.removeprefix("-").isdecimal() and len(text) < 20 else text
+
+
+def _is_name(text: str) -> bool:
+    """Whether it is not what programs write where there is no number."""
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return True
 
 
 def _is_text(text: str) -> bool:

@@ -9,6 +9,8 @@ keyframes; nothing but decoding tells that.)
 
 from collections.abc import Iterator
 
+from jepa.data.nal_units import units
+
 
 def size_mark(codec: str, packet: bytes, extradata: bytes) -> bytes:
     """A mark that differs between keyframes of different sizes; empty where the packet says nothing new.
@@ -29,13 +31,6 @@ def size_mark(codec: str, packet: bytes, extradata: bytes) -> bytes:
 
 def _parameter_sets(codec: str, packet: bytes, extradata: bytes) -> Iterator[bytes]:
     """Sequence parameter sets in a packet of length-prefixed units."""
-    place = 4 if codec == "h264" else 21
-    if len(extradata) <= place or extradata[0] != 1:
-        return
-    prefix, start = (extradata[place] & 3) + 1, 0
-    while start + prefix < len(packet):
-        end = start + prefix + int.from_bytes(packet[start : start + prefix])
-        unit = packet[start + prefix : end]
+    for unit in units(codec, packet, extradata):
         if unit and (unit[0] & 0x1F == 7 if codec == "h264" else unit[0] >> 1 & 0x3F == 33):
             yield unit
-        start = end

@@ -11,6 +11,7 @@ exactly, and the sources are drawn in that proportion by `interleave.py`: each i
 in every batch nearly as in the whole. A single data set is a mixture of one, in the order it has alone.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
@@ -46,8 +47,9 @@ class SourceConfig:
         given = [name for name in WEIGHTS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ConfigError(f"{' and '.join(given) or 'no weight'} given: expected one of {', '.join(WEIGHTS)}")
-        if getattr(self, given[0]) <= 0:
-            raise ConfigError(f"{given[0]} is {getattr(self, given[0])}, expected a number above 0")
+        value = getattr(self, given[0])
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{given[0]} is {value}, expected a number above 0")
 
     @property
     def kind(self) -> str:

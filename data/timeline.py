@@ -20,10 +20,12 @@ from pathlib import Path
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from jepa.data.frame_sizes import size_mark
 from jepa.data.limits import DEFAULT_LIMITS, Limits
+from jepa.data.nal_units import starts_afresh
 from jepa.data.pictures import is_picture, read_picture
 from jepa.data.video_file import UPRIGHT, Turn, iterate, label_of, opened, packets, turn_of
 from jepa.errors import SampleError
@@ -96,6 +98,10 @@ class Timeline:
     """Height or width is an odd number, so that decoders do not agree on the colours between two stored ones."""
     turn: Turn = UPRIGHT
     """How the frames are to be turned to stand upright; looked up only where `inexact` finds nothing else."""
+    fresh: bool = True
+    """Every keyframe is one with which decoding can really start (see `nal_units.starts_afresh`)."""
+    interlaced: bool = False
+    """Frames are two half pictures, of odd and of even lines; looked up as the turn is."""
 
     @property
     def mirrored(self) -> bool:
@@ -166,6 +172,8 @@ def inexact(timeline: Timeline) -> str | None:
         return "hidden, discarded or cut-off frames"
     if not timeline.closed:
         return "open groups of pictures"
+    if not timeline.fresh:
+        return "keyframes that need the frames before them"
     if timeline.announced not in (0, len(timeline.pts)):
         return f"a wrong frame count in the header ({timeline.announced}, the file holds {len(timeline.pts)})"
     if not timeline.steady:
@@ -174,6 +182,8 @@ def inexact(timeline: Timeline) -> str | None:
         return "an odd height or width"
     if timeline.turn != UPRIGHT:
         return "frames that are stored turned or mirrored"
+    if timeline.interlaced:
+        return "interlaced frames"
     return None
 
 
@@ -187,20 +197,20 @@ def scan(video: bytes | Path, name: str = "", limits: Limits = DEFAULT_LIMITS) -
     with opened(video, label, limits) as (container, stream):
         timeline, span = _scan(container, stream)
         limits.check_seconds(span, label)
-        if inexact(timeline) is None:
-            timeline = replace(timeline, turn=_turn(container, stream, timeline.keys[0]))
+        if inexact(timeline) is None and (frame := _key_frame(container, stream, timeline.keys[0])) is not None:
+            timeline = replace(timeline, turn=turn_of(frame), interlaced=frame.interlaced_frame)
         return timeline
 
 
-def _turn(container: InputContainer, stream: VideoStream, key: int) -> Turn:
-    """How the frame of the first keyframe is to be turned; only the decoder gives it."""
+def _key_frame(container: InputContainer, stream: VideoStream, key: int) -> VideoFrame | None:
+    """The frame of the first keyframe: some things only the decoder tells."""
     try:
         container.seek(key, stream=stream)
         packet = next(packets(container, stream), None)
         frames = [] if packet is None else [*stream.decode(packet), *stream.decode(None)]
     except av.FFmpegError:
-        return UPRIGHT
-    return turn_of(frames[0]) if frames else UPRIGHT
+        return None
+    return frames[0] if frames else None
 
 
 def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, float]:
@@ -212,7 +222,7 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, flo
     container_name = _container(container.format.name)
     # avi stores decoding times only: where the codec reorders frames they are not the times of the frames.
     clean = codec in ONE_PACKET_ONE_FRAME and not (container_name == "avi" and context.has_b_frames)
-    whole, closed = True, True
+    whole, closed, fresh = True, True, True
     sizes: set[bytes] = set()
     extradata = context.extradata or b""
     for packet in packets(container, stream):
@@ -223,7 +233,9 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, flo
         else:
             if packet.is_keyframe:
                 keys.append(packet.pts)
-                sizes.add(size_mark(codec, bytes(packet), extradata))
+                content = bytes(packet)
+                sizes.add(size_mark(codec, content, extradata))
+                fresh = fresh and starts_afresh(codec, content, extradata)
             closed = closed and bool(keys) and packet.pts >= keys[-1]
             times.append(packet.pts)
     clean = clean and bool(times) and len(set(times)) == len(times)
@@ -235,6 +247,7 @@ def _scan(container: InputContainer, stream: VideoStream) -> tuple[Timeline, flo
     timeline = Timeline(
         codec, container_name, context.pix_fmt or "", pts, tuple(sorted(keys)), base, Fraction(rate), stream.frames,
         indexed, whole, closed, len(sizes) < 2, bool(context.height % 2 or context.width % 2),
+        fresh=fresh,
     )  # fmt: skip
     return timeline, span
 

@@ -8,6 +8,10 @@ first of them is the one it is busy with. A worker is lost
 - when it crashes: a damaged video may do that to a decoder;
 - when somebody else kills it, most likely the system because memory is short: that ends the run.
 
+The deadline counts time in which somebody looked. The whole job may be stopped (Ctrl-Z, a scheduler that suspends it),
+and the workers with it: such a gap between two looks counts as one look. So does a training step that takes longer than
+`AWAY_SECONDS`, as the two cannot be told apart; a worker that hangs meanwhile is ended once its item is waited for.
+
 In the first two cases another worker takes its place and gets its numbers again, except for the one it was busy with:
 of that a function is told (`on_loss`), which gives an item in its place, or removes the cause and lets it be made
 again.
@@ -46,6 +50,9 @@ CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFP
 REAP_SECONDS = 5.0
 """What a process has to end after it was told to; only one that waits for a dead disk takes longer."""
 
+AWAY_SECONDS = 1.0
+"""A look that is this much later than it should be means that the parent was stopped, or busy with something else."""
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -71,9 +78,23 @@ class Worker:
     """None until it has started."""
     places: deque[int] = field(default_factory=deque)
     """Of the numbers that it has not answered, in their order."""
+    excused: tuple[int, int] = (0, 0)
+    """Since when it was busy, and nanoseconds from then on that do not count."""
 
     def busy_since(self) -> int:
         return self.slot.since() if self.slot else 0
+
+    def excuse(self, began: int, ended: int) -> None:
+        """Do not count this time, if it is busy."""
+        since, (of, before) = self.busy_since(), self.excused
+        if 0 < since < ended:
+            self.excused = since, (before if of == since else 0) + ended - max(since, began)
+
+    def overdue(self, now: int, deadline: float) -> int:
+        """Since when it is busy if that is longer than the deadline, else 0."""
+        since, (of, excused) = self.busy_since(), self.excused
+        counted = now - since - (excused if of == since else 0)
+        return since if since and counted > deadline * 1e9 else 0
 
 
 class WorkerPool(Generic[Item]):
@@ -97,6 +118,10 @@ class WorkerPool(Generic[Item]):
         self.pinning = _pinning_thread() if pin_memory else None
         self._workers: list[Worker] = []
         self._selector = selectors.PollSelector()
+        self._patience = None if deadline is None else min(1.0, deadline / 10)
+        """Seconds between two looks while there is nothing to do but to wait."""
+        self._looked = 0
+        """When the last look was, in nanoseconds."""
         self._finished: dict[int, Item | Failure | Future[Item]] = {}
         self._yielded = 0
         self._handed_out = 0
@@ -109,6 +134,7 @@ class WorkerPool(Generic[Item]):
 
     def __iter__(self) -> Iterator[Item]:
         """Raises what `make` raised, and WorkerLost; see `Loader`."""
+        self._looked = time.monotonic_ns()
         for _ in range(self.count):
             self._start()
         self._hand_out()
@@ -116,7 +142,7 @@ class WorkerPool(Generic[Item]):
             if place in self._finished:
                 self._serve(0)
             while place not in self._finished:
-                self._serve(None if self.deadline is None else min(1.0, self.deadline / 10))
+                self._serve(self._patience)
             self._yielded += 1
             self._losses.pop(place, None)
             self._hand_out()
@@ -171,12 +197,15 @@ class WorkerPool(Generic[Item]):
                 self._receive(worker)
             except (EOFError, OSError):
                 self._lost(worker, killed=None)
-        if self.deadline is None:
+        if self.deadline is None or self._patience is None:
             return
-        latest = time.monotonic_ns() - int(self.deadline * 1e9)
+        now, usual = time.monotonic_ns(), int(self._patience * 1e9)
+        if now - self._looked > usual + AWAY_SECONDS * 1e9:
+            for worker in self._workers:
+                worker.excuse(self._looked + usual, now)
+        self._looked = now
         for worker in self._workers.copy():
-            since = worker.busy_since()
-            if 0 < since < latest:
+            if since := worker.overdue(now, self.deadline):
                 worker.process.kill()
                 self._lost(worker, killed=since)
 

@@ -13,7 +13,8 @@ from av.video.stream import VideoStream
 from jepa.data import decode as module
 from jepa.data.decode import backends, decode, probe
 from jepa.data.decoders import decord_backend, torchcodec_backend
-from jepa.data.timeline import inexact, scan
+from jepa.data.timeline import inexact, iterate, scan
+from jepa.data.video_file import upright
 from jepa.errors import ConfigError, DataError, SampleError
 
 needs_decord = pytest.mark.skipif(backends()["decord"] is None, reason="decord is not installed")
@@ -260,3 +261,25 @@ def test_torchcodec_names_what_it_cannot_read() -> None:
     video = bytearray(coloured())
     with pytest.raises(SampleError, match=r"torchcodec: \w"):
         torchcodec_backend.read_frames(bytes(video[: len(video) // 3]), [0], None, None, "clip")
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("intra-refresh=1:keyint=15:bframes=0", "keyframes that need the frames before them"),
+        ("tff=1:keyint=15", "interlaced frames"),
+        ("keyint=15", None),
+    ],
+)
+def test_h264_of_which_decord_gives_other_frames_in_silence(container: str, how: str, why: str | None) -> None:
+    still = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    moving = np.stack([np.roll(still, 3 * number, axis=1) for number in range(60)])
+    video = encoded(moving, container=container, **{"x264-params": how})
+    assert len(scan(video).keys) == 4, "the container calls them keyframes"
+    assert inexact(scan(video)) == why
+    assert probe(video).exact is (why is None)
+    expected = np.stack([upright(frame) for frame in iterate(video)])
+    for index in (17, 33, 59):
+        found = decode(video, [index])[0].astype(int)
+        assert np.abs(found - expected[index]).max() <= 1, "each by itself is what a decode from the start gives"

@@ -169,6 +169,27 @@ def test_labels_that_cannot_be_read_are_said(tmp_path: Path) -> None:
     assert index(tmp_path).doubts == (("a.tar#1", "its json cannot be read"),)
 
 
+@pytest.mark.parametrize("name", ["label", "class"])
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "7" * 3000, '"\\ud800"', f'"{"7" * 3000}"', "[1]"])
+def test_a_label_that_is_there_and_is_none_is_said(tmp_path: Path, name: str, value: str) -> None:
+    for content in (f'{{"{name}": {value}}}', f'{{"labels": {{"{name}": {value}}}}}'):
+        if "labels" in content and value.startswith('"7'):
+            continue  # our own tars may have long ones
+        assert labels_of({"json": content.encode()}) == ({}, f"the {name} in its json is no label")
+        both = {"json": content.encode(), "cls": b"3"}
+        assert labels_of(both) == ({"label": 3}, f"the {name} in its json is no label")
+    put(tmp_path / "a.tar", {"1.mp4": VIDEO, "1.json": f'{{"{name}": {value}}}'.encode(), "2.mp4": VIDEO})
+    assert index(tmp_path).doubts == (("a.tar#1", f"the {name} in its json is no label"),)
+
+
+def test_a_cls_that_is_no_label_is_said() -> None:
+    for content in (b"7" * 3000, b"-Infinity", b"nan", b"two\nlines"):
+        assert labels_of({"cls": content}) == ({}, "its cls is no label")
+        assert labels_of({"cls": content, "txt": b"a dog"}) == ({"label": "a dog"}, "its cls is no label")
+    for nothing in ({"json": b'{"label": null}'}, {"cls": b" \n"}, {"txt": b"nan"}):
+        assert labels_of(nothing)[1] == ""
+
+
 def test_what_is_skipped_and_why(tmp_path: Path) -> None:
     members = {
         "0.mp4": VIDEO, "1.mp4": b"no video", "2.json": b"{}", "README": b"x", ".hidden.mp4": b"x", "dir/._0.mp4": b"x",

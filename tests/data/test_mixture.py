@@ -99,6 +99,8 @@ def test_the_fingerprint_covers_sources_and_weights(folder: Path) -> None:
         (["- {data: shards}"], r":2: sources: no weight given: expected one of proportion, repeat, choose"),
         (["- {data: shards, repeat: 1, choose: 3}"], r":2: sources: repeat and choose given: expected one of"),
         (["- {data: shards, repeat: 0}"], r":2: sources: repeat is 0\.0, expected a number above 0"),
+        (["- {data: shards, proportion: .nan}"], r":2: sources: proportion is nan, expected a number above 0"),
+        (["- {data: shards, repeat: .inf}"], r":2: sources: repeat is inf, expected a number above 0"),
         (["- {data: shards, choose: 1.5}"], r":2: sources: choose: expected int or null, got 1\.5"),
         (["- {data: shards, repeat: 1}", "- {data: shards, choose: 1}"], r": sources have choose and repeat: expected"),
         (["- shards"], r":2: sources: expected SourceConfig, got \"shards\""),

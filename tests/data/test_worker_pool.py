@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jepa.data import worker_pool
 from jepa.data.watchdog import watched
 from jepa.data.workers import Loader, Loss, StartMethod
 from jepa.errors import ConfigError, DataError, SampleError, WorkerLost
@@ -180,6 +181,78 @@ def test_a_decoder_that_hangs_costs_its_number_only(method: StartMethod, workers
     )
     assert list(results) == [0, 1, 2, -3, *range(4, 12)]
     assert losses == [(3, Loss("the decoder did not come back within 0.3 s", (0, 103)))]
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_while_nobody_looks_is_ended_once_it_is_waited_for() -> None:
+    losses: list[tuple[int, Loss]] = []
+    results = iter(
+        Loader(hang, range(9), workers=2, start_method="fork", deadline=0.3, on_loss=partial(instead, losses))
+    )
+    found = []
+    for number in results:
+        found.append(number)
+        if len(found) < 6:
+            time.sleep(2 * (worker_pool.AWAY_SECONDS + 0.03))  # a long step of training
+    assert found == [0, 1, 2, -3, *range(4, 9)]
+    assert losses == [(3, Loss("the decoder did not come back within 0.3 s", (0, 103)))]
+
+
+STOPPED = """
+import os, time
+from jepa.data.watchdog import watched
+from jepa.data.workers import Loader
+def make(number):
+    with watched(0, number):
+        os.write(1, b"busy\\n")
+        time.sleep(0.5)
+    return number
+if __name__ == "__main__":
+    lost = lambda number, loss: -number
+    print(list(Loader(make, range(1, 7), workers=2, start_method="fork", deadline=2.0, on_loss=lost)))
+"""
+
+
+@pytest.mark.slow
+def test_time_in_which_the_whole_job_is_stopped_does_not_count(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(STOPPED)
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for _ in range(2):
+        assert process.stdout.readline() == b"busy\n"
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(4)
+        os.killpg(process.pid, signal.SIGCONT)
+    left, _ = process.communicate(timeout=60)
+    assert left.splitlines()[-1] == b"[1, 2, 3, 4, 5, 6]"
+
+
+def test_only_time_that_somebody_looked_at_counts() -> None:
+    class Busy:
+        began = 1_000
+
+        def since(self) -> int:
+            return self.began
+
+    busy = Busy()
+    worker = worker_pool.Worker(process=None, connection=None, slot=busy)  # type: ignore[arg-type]
+    assert worker.overdue(1_300, 300e-9) == 0
+    assert worker.overdue(1_301, 300e-9) == 1_000
+    worker.excuse(1_100, 5_000)
+    assert (worker.overdue(5_200, 300e-9), worker.overdue(5_201, 300e-9)) == (0, 1_000)
+    worker.excuse(5_150, 9_000)
+    assert (worker.overdue(9_050, 300e-9), worker.overdue(9_051, 300e-9)) == (0, 1_000), "two gaps add up"
+    busy.began = 9_000
+    assert (worker.overdue(9_300, 300e-9), worker.overdue(9_301, 300e-9)) == (0, 9_000), "of something else"
+    busy.began = 0
+    worker.excuse(9_000, 10_000)
+    assert worker.overdue(20_000, 300e-9) == 0, "it does nothing"
 
 
 @pytest.mark.parametrize("method", SLOW)
