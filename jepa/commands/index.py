@@ -16,10 +16,10 @@ from jepa.data.foreign_index import ForeignOptions, Outcome, index_tars
 from jepa.data.foreign_tars import TarSet, find_tars
 from jepa.data.index import FORMAT_VERSION, atomic, writing
 from jepa.data.shards import ShardSource
-from jepa.data.source import MANIFEST
+from jepa.data.source import MANIFEST, is_unfinished
 from jepa.data.storage import local_path, url_of
 from jepa.data.totals import Totals, totals
-from jepa.errors import ConfigError
+from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.version import __version__
 
@@ -69,6 +69,9 @@ def run(config: Config) -> int:
     """Index, and say on stdout what is there now."""
     sets = find_tars(config.folder)
     out = _out(config)
+    for folder in {config.folder.expanduser(), *(out / split for split in sets)}:
+        if is_unfinished(folder):
+            raise DataError(f"{folder} is what `jepa pack` has not finished: run the same command again, it goes on")
     for split in sets:
         claim_index(out / split)
     outcomes = {split: _index(config, out / split, split, tars) for split, tars in sets.items()}

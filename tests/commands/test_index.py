@@ -164,3 +164,16 @@ def test_what_cannot_be_is_one_line(
     assert main(["index", "--workers", "0", *words]) == code
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("jepa index: ")]
     assert message in line
+
+
+def test_what_pack_has_not_finished_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with tarfile.open(tmp_path / "shard-000000.tar", "w"):
+        pass
+    (tmp_path / ".pack").mkdir()
+    (tmp_path / ".pack" / "plan.json").write_text("{}")
+    before = sorted(tmp_path.iterdir())
+    assert main(["index", str(tmp_path)]) == 3
+    assert "has not finished: run the same command again" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["lint", str(tmp_path), "--workers", "0"]) == 3
+    assert "has not finished: run the same command again" in capsys.readouterr().out
