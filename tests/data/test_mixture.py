@@ -30,7 +30,7 @@ def folder(tiny_shards: Path, tmp_path: Path) -> Path:
 
 def drawn(mixture: Mixture, count: int) -> Counter[int]:
     draws = Draws(mixture, WindowConfig(4, 2), seed=0)
-    return Counter(draws.sample(n)[0] for n in range(count))
+    return Counter(draws(n).source for n in range(count))
 
 
 def test_proportions_are_shares_of_the_clips(folder: Path) -> None:
@@ -46,7 +46,7 @@ def test_repeat_counts_epochs_of_each_source(folder: Path) -> None:
     )
     assert drawn(mixture, TRAIN // 2 + 3 * TEST + TRAIN) == {0: TRAIN // 2, 1: 3 * TEST, 2: TRAIN}
     draws = Draws(mixture, WindowConfig(4, 2), seed=0)
-    seen = Counter(draws.sample(n) for n in range(72))
+    seen = Counter((draw.source, draw.index) for draw in map(draws, range(72)))
     assert {count for (source, _), count in seen.items() if source == 1} == {3}, "each sample of it, three times"
 
 
