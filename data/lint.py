@@ -111,6 +111,8 @@ def find_shards(root: Path) -> tuple[list[LintedShard], list[Finding]]:
     Raises:
         DataError: nothing is there, or the tars lie behind a URL.
     """
+    if url_of(root) is not None:
+        raise DataError(f"{root} is a URL: lint a copy of the tars")
     if not root.exists():
         raise DataError(f"no such file or folder: {printable(root)}")
     if root.is_file():

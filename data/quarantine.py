@@ -183,7 +183,7 @@ class Quarantine:
         raise DataError(
             f"{self.name}: {len(self)} of {self.size} samples cannot be used, more than loader.max_bad {max_bad:g} "
             f"allows; worst: {places}; the last one: {last.key}: {last.reason}; all in "
-            f"{self.path if self.kept else self.refuge}"
+            f"{self.path if self.kept else self.refuge} (delete it when they are mended)"
         )
 
 

@@ -121,3 +121,8 @@ def test_a_list_of_no_classes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n \n")
     with pytest.raises(ConfigError, match="names no class"):
         read_classes(tmp_path / "empty.txt")
+
+
+def test_a_url_is_refused_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint", "https://host/shards"]) == 3
+    assert "is a URL: lint a copy of the tars" in capsys.readouterr().err
