@@ -68,13 +68,6 @@ class HttpStore:
     def where(self, path: str) -> str:
         return without_secrets(join_url(self.url, path))
 
-    def exists(self, path: str) -> bool:
-        try:
-            self.size(path)
-        except MissingError:
-            return False
-        return True
-
     def size(self, path: str) -> int:
         if path not in self._versions:
             try:

@@ -47,9 +47,6 @@ class ReadAhead:
     def where(self, path: str) -> str:
         return self._store.where(path)
 
-    def exists(self, path: str) -> bool:
-        return self._store.exists(path)
-
     def size(self, path: str) -> int:
         return self._store.size(path)
 

@@ -52,13 +52,6 @@ class FsspecStore:
     def where(self, path: str) -> str:
         return without_secrets(f"{self.url}/{path}")
 
-    def exists(self, path: str) -> bool:
-        try:
-            self.size(path)
-        except MissingError:
-            return False
-        return True
-
     def size(self, path: str) -> int:
         self._system()  # in a forked process it forgets what the parent has checked
         if path not in self._checked:

@@ -28,6 +28,7 @@ from jepa.data.storage import (
     RemoteOptions,
     Store,
     default_cache,
+    exists,
     join_url,
     local_path,
     open_store,
@@ -174,6 +175,6 @@ def split_urls(url: str, options: RemoteOptions | None = None) -> Mapping[str, s
         ConfigError, DataError: the server cannot be used.
     """
     store = open_store(url, options)
-    if store.exists(MANIFEST):
+    if exists(store, MANIFEST):
         return {}
-    return {name: join_url(url, name) for name in sorted(SPLITS) if store.exists(f"{name}/{MANIFEST}")}
+    return {name: join_url(url, name) for name in sorted(SPLITS) if exists(store, f"{name}/{MANIFEST}")}

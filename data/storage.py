@@ -57,10 +57,6 @@ class Store(Protocol):
         """The file as messages name it, without passwords."""
         ...
 
-    def exists(self, path: str) -> bool:
-        """Whether the file is there and may be read."""
-        ...
-
     def size(self, path: str) -> int:
         """Bytes of the file. Raises StoreError."""
         ...
@@ -76,6 +72,15 @@ class Store(Protocol):
     def forget(self, path: str, offset: int, size: int) -> bool:
         """Drop what is kept of these bytes, as it was wrong; False if nothing can be, so that reading again is idle."""
         ...
+
+
+def exists(store: Store, path: str) -> bool:
+    """Whether the file is there and may be read. Raises StoreError: that cannot be found out."""
+    try:
+        store.size(path)
+    except MissingError:
+        return False
+    return True
 
 
 class StoreError(DataError):
@@ -130,9 +135,6 @@ class LocalStore:
 
     def where(self, path: str) -> str:
         return str(self.folder / path)
-
-    def exists(self, path: str) -> bool:
-        return (self.folder / path).is_file()
 
     def size(self, path: str) -> int:
         try:

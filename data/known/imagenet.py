@@ -1,4 +1,4 @@
-"""ImageNet: pictures in folders train/nXXXXXXXX/*.JPEG, the label being the WordNet number of the folder.
+"""ImageNet: pictures in folders train/n01440764/*.JPEG, the label being the WordNet number of the folder.
 
 The same with val/ after sorting it into folders; with all of val/ in one folder, as published, LOC_val_solution.csv
 (`ImageId,PredictionString`, the number being the first word of the latter) has the labels. A picture is packed as

@@ -109,5 +109,7 @@ def _sentence(summary: Summary) -> str:
     read = f"{shards} with {summary.samples} samples, {summary.bytes / 1e6:.1f} MB"
     unchecked = f"; not checked: {'; '.join(summary.unchecked)}" if summary.unchecked else ""
     if summary.findings:
-        return f"{summary.findings} findings in {summary.damaged} files ({read}){unchecked}"
+        findings = "1 finding" if summary.findings == 1 else f"{summary.findings} findings"
+        files = "1 file" if summary.damaged == 1 else f"{summary.damaged} files"
+        return f"{findings} in {files} ({read}){unchecked}"
     return f"nothing found in {read}{unchecked}"

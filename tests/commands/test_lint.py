@@ -59,7 +59,7 @@ def test_every_finding_is_a_line_and_the_code_is_3(shards: Path, capsys: pytest.
         f"train/shard-000000.tar, key {key}, byte {place}: mp4 has not the checksum that the index has "
         "[flipped-bytes]; copy the shard again, or pack its videos again"
     )
-    assert f"{len(lines)} findings in 1 files (2 shards with 36 samples" in printed.err.splitlines()[-1]
+    assert f"{len(lines)} findings in 1 file (2 shards with 36 samples" in printed.err.splitlines()[-1]
 
 
 def test_json_holds_the_same(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:

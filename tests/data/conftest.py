@@ -1,5 +1,8 @@
 """A folder of small H.264 videos, written here with PyAV."""
 
+import multiprocessing
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -31,3 +34,20 @@ def video_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frame[:, 2 * time : 2 * time + 4] = 255
         write_video(folder / f"clip-{number:02d}.mp4", frames)
     return folder
+
+
+def _processes() -> set[int]:
+    return {process.pid for process in multiprocessing.active_children() if process.pid}
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counts, does not walk
+
+
+@pytest.fixture
+def nothing_is_left() -> Iterator[None]:
+    """No worker process and no open file is left behind by the test."""
+    before, opened = _processes(), _descriptors()
+    yield
+    assert _processes() == before
+    assert _descriptors() <= opened + 3  # the server of the processes, where a test has started it

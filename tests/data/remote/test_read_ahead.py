@@ -27,9 +27,6 @@ class Memory:
     def where(self, path: str) -> str:
         return f"memory/{path}"
 
-    def exists(self, path: str) -> bool:
-        return True
-
     def size(self, path: str) -> int:
         return len(self.content)
 

@@ -12,6 +12,7 @@ from jepa.data.storage import (
     MissingError,
     StoreError,
     absolute,
+    exists,
     join_url,
     local_path,
     open_store,
@@ -72,7 +73,7 @@ def test_a_local_folder(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     assert store.read("a", 3, 4) == b"3456"
     assert pickle.loads(pickle.dumps(store)).read("a", 0, 10) == store.read_all("a")
-    assert (store.size("a"), store.exists("a"), store.exists("b")) == (10, True, False)
+    assert (store.size("a"), exists(store, "a"), exists(store, "b")) == (10, True, False)
     assert not store.forget("a", 0, 1)
     with pytest.raises(StoreError, match="a: ends after byte 10, wanted 12"):
         store.read("a", 8, 4)
