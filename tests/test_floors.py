@@ -189,3 +189,9 @@ def test_a_violation_is_caught_with_file_and_line(file: str, source: str) -> Non
 def test_what_is_allowed_passes(file: str, source: str) -> None:
     (found,) = imports_of(source, file)
     assert complaint(found) is None
+
+
+def test_no_file_has_more_than_400_lines() -> None:
+    paths = [path for folder in ("jepa", "data", "eval", "tests") for path in (ROOT.parent / folder).rglob("*.py")]
+    assert len(paths) > 200, "the walk missed a folder"
+    assert not [path for path in paths if len(path.read_text("utf-8").splitlines()) > 400]

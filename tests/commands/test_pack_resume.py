@@ -4,10 +4,6 @@ import contextlib
 import json
 import os
 import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,9 @@ from jepa.data.pack import PackConfig, Packed, pack_video
 from jepa.data.source import open_source
 from jepa.data.synthetic.video import encode_h264
 from jepa.errors import ConfigError, DataError
+
+RunKilled = Callable[[pack.Config, int], bool]
+InChild = Callable[[Callable[[], object]], int]
 
 COUNT = 9
 BROKEN = (3, 4)
@@ -59,63 +58,6 @@ def whole(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
     return files
 
 
-class Killer:
-    """Counts what a process does below a folder, and kills it at one of these moments."""
-
-    def __init__(self, out: Path, moment: int) -> None:
-        self.out, self.moment, self.count = str(out), moment, 0
-        self.fsync, self.write = os.fsync, os.write
-
-    def install(self) -> None:
-        os.fsync, os.write = self._fsync, self._write
-        sys.addaudithook(self._hear)  # for good: this process is a child that ends soon
-
-    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
-        written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if written or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
-            self._tick(str(arguments[0]))
-
-    def _fsync(self, file: int) -> None:
-        self._tick(self.out)
-        self.fsync(file)
-
-    def _write(self, file: int, content: bytes) -> int:
-        if self.count + 1 == self.moment:
-            self.write(file, content[: len(content) // 2])
-        self._tick(self.out)
-        return self.write(file, content)
-
-    def _tick(self, path: str) -> None:
-        if path.startswith(self.out):
-            self.count += 1
-            if self.count == self.moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_child(action: Callable[[], object]) -> int:
-    """The exit code of a forked process that does something; negative if a signal ended it."""
-    if (child := os.fork()) == 0:
-        code = 1
-        with contextlib.suppress(BaseException):
-            action()
-            code = 0
-        os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def run_killed(run: pack.Config, moment: int) -> bool:
-    """Pack in another process that is killed at a moment; whether it was."""
-
-    def action() -> None:
-        Killer(run.out, moment).install()
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
-        pack.run(run)
-
-    code = in_child(action)
-    assert code in (0, -signal.SIGKILL)
-    return code != 0
-
-
 def check_stopped(out: Path, whole: dict[str, bytes]) -> None:
     """Nothing half is visible, and nothing can be trained on before all is there."""
     for name, file in (content(out) if out.exists() else {}).items():
@@ -130,7 +72,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarn
 
 
 @pytest.mark.slow
-def test_killed_at_every_moment(videos: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_killed_at_every_moment(videos: Path, tmp_path: Path, whole: dict[str, bytes], run_killed: RunKilled) -> None:
     moment = 0
     while run_killed(config(videos, tmp_path / f"{moment}"), moment := moment + 1):
         out = tmp_path / f"{moment - 1}"
@@ -145,7 +87,9 @@ def test_killed_at_every_moment(videos: Path, tmp_path: Path, whole: dict[str, b
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_again_and_again(videos: Path, tmp_path: Path, whole: dict[str, bytes], seed: int) -> None:
+def test_killed_again_and_again(
+    videos: Path, tmp_path: Path, whole: dict[str, bytes], seed: int, run_killed: RunKilled
+) -> None:
     for moment in np.random.default_rng(seed).integers(15, 70, 4).tolist():
         if not run_killed(config(videos, tmp_path / "out"), moment):
             break
@@ -215,7 +159,9 @@ def test_what_is_stopped_before_a_shard_is_finished_leaves_nothing(videos: Path,
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
 
 
-def test_other_settings_may_follow_a_kill_before_a_shard_was_finished(videos: Path, tmp_path: Path) -> None:
+def test_other_settings_may_follow_a_kill_before_a_shard_was_finished(
+    videos: Path, tmp_path: Path, run_killed: RunKilled
+) -> None:
     assert run_killed(config(videos, tmp_path / "out", test_fraction=0.0), 20)
     assert (tmp_path / "out/.pack/plan.json").exists()
     pack.run(config(videos, tmp_path / "out", shard_size=3))
@@ -355,7 +301,7 @@ def test_a_full_disk_keeps_what_is_finished(
     assert content(out) == whole
 
 
-def test_a_file_that_grows_too_large(own: Path, tmp_path: Path) -> None:
+def test_a_file_that_grows_too_large(own: Path, tmp_path: Path, in_child: InChild) -> None:
     """The operating system itself refuses to write on, within a shard."""
     frames = np.random.default_rng(0).integers(0, 255, (16, 128, 128, 3), dtype=np.uint8)
     (own / "8.mp4").write_bytes(encode_h264(frames, 8))
@@ -374,7 +320,9 @@ def test_a_file_that_grows_too_large(own: Path, tmp_path: Path) -> None:
     assert content(run.out) == content(tmp_path / "whole")
 
 
-def test_a_second_process_is_refused_at_once(videos: Path, tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_second_process_is_refused_at_once(
+    videos: Path, tmp_path: Path, whole: dict[str, bytes], in_child: InChild
+) -> None:
     """Also while the first one has not written anything yet; and it takes nothing away from the first."""
     out, codes = tmp_path / "out", []
 
@@ -403,7 +351,7 @@ def test_finished_is_finished(videos: Path, tmp_path: Path, whole: dict[str, byt
     assert content(tmp_path / "out") == whole
 
 
-def test_segments_of_a_published_data_set_go_on(videos: Path, tmp_path: Path) -> None:
+def test_segments_of_a_published_data_set_go_on(videos: Path, tmp_path: Path, run_killed: RunKilled) -> None:
     steps = [{"id": "1", "segment": [n / 8, (n + 2) / 8], "label": f"step {n}"} for n in range(3)]
     database = {
         str(number): {"class": "Cook", "subset": ("training", "testing")[number % 2], "annotation": steps}
@@ -421,9 +369,8 @@ def test_segments_of_a_published_data_set_go_on(videos: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker:UserWarning")
 def test_the_number_of_workers_changes_nothing_also_when_going_on(
-    videos: Path, tmp_path: Path, whole: dict[str, bytes]
+    videos: Path, tmp_path: Path, whole: dict[str, bytes], run_killed: RunKilled
 ) -> None:
     """Stopped with one number of workers, continued with another."""
     for workers, first in ((0, 0), (1, 0), (3, 0), (3, 2)):
@@ -431,44 +378,3 @@ def test_the_number_of_workers_changes_nothing_also_when_going_on(
         assert run_killed(config(videos, out, workers=first), 45 + workers) if not first else True
         pack.run(config(videos, out, workers=workers))
         assert content(out) == whole
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code", "workers"),
-    [(signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 0), (signal.SIGKILL, -signal.SIGKILL, 2)],
-)
-def test_signals(tmp_path: Path, number: signal.Signals, code: int, workers: int) -> None:
-    """The real command, stopped by a real signal after its first shard."""
-    videos, out = tmp_path / "videos", tmp_path / "out"
-    videos.mkdir()
-    for name in range(40):
-        frames = np.random.default_rng(name).integers(0, 255, (24, 64, 64, 3), dtype=np.uint8)
-        (videos / f"{name}.mp4").write_bytes(encode_h264(frames, 8))
-    command = [sys.executable, "-m", "jepa", "pack", str(videos), "--name", "same", "--preset", "slow"]
-    command += ["--shard-size", "2", "--test-fraction", "0.5", "--workers", str(workers), "--out", str(out)]
-    errors, journal = tmp_path / "errors.txt", out / ".pack/done.jsonl"
-    with errors.open("w") as stream:
-        process = subprocess.Popen(command, stderr=stream, start_new_session=True)
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 1):
-        time.sleep(0.01)
-    process.send_signal(number)
-    assert process.wait(60) == code, errors.read_text()
-    with contextlib.suppress(ProcessLookupError):  # workers outlive a process that is killed, for a while
-        os.killpg(process.pid, signal.SIGKILL)
-    assert "Traceback" not in errors.read_text()
-    assert ("finished shards stay in" in errors.read_text()) == (number != signal.SIGKILL)
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 0, again.stderr
-    assert "shards are finished" in again.stderr
-    same = pack.Config(
-        sources=(videos,),
-        out=tmp_path / "whole",
-        name="same",
-        preset="slow",
-        shard_size=2,
-        test_fraction=0.5,
-        workers=0,
-    )
-    pack.run(same)
-    assert content(out) == content(tmp_path / "whole")

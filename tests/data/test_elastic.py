@@ -26,10 +26,7 @@ from jepa.types import ClipBatch
 GRID, IMAGE_GRID = TokenGrid(2, 4, 4), TokenGrid(1, 3, 3)
 STEPS = Steps(8, 4, Fraction(1, 3))
 LAST = 10
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker processes:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
