@@ -60,14 +60,15 @@ class Mask:
 
     context: Int[Tensor, "B K"]
     target: Int[Tensor, "B M"]
+    blocks: int = 1
+    """Of which the target consists, M / blocks tokens each, side by side: each is predicted by itself (I-JEPA)."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Mask":
-        return Mask(
-            self.context.to(device, non_blocking=non_blocking), self.target.to(device, non_blocking=non_blocking)
-        )
+        context, target = (ids.to(device, non_blocking=non_blocking) for ids in (self.context, self.target))
+        return Mask(context, target, self.blocks)
 
     def pin_memory(self) -> "Mask":
-        return Mask(self.context.pin_memory(), self.target.pin_memory())
+        return Mask(self.context.pin_memory(), self.target.pin_memory(), self.blocks)
 
 
 def gather(tokens: Float[Tensor, "B N D"], ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:

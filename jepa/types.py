@@ -49,6 +49,11 @@ class ClipBatch:
     windows: tuple[tuple[int, ...], ...] = ()
     """Frames of each clip in its video."""
 
+    @property
+    def is_image(self) -> bool:
+        """Whether these are images: clips of one frame."""
+        return self.clips.shape[2] == 1
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         clips, masks = self.clips.to(device, non_blocking=non_blocking), self.masks
         return replace(self, clips=clips, masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in masks))

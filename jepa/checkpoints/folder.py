@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from jepa.checkpoints.io import atomic_write
+from jepa.config import make_layer, resolve
 from jepa.errors import DataError
 from jepa.models.encoder import EncoderConfig
 from jepa.models.jepa import JEPA
@@ -109,4 +110,4 @@ def _parse(path: Path) -> tuple[EncoderConfig, dict[str, Any]]:
     known = {field.name for field in fields(EncoderConfig)}
     if version != FORMAT_VERSION or set(encoder) - known:
         raise DataError(f"{path} has format version {version}, this package reads {FORMAT_VERSION}: update jepa-video")
-    return EncoderConfig(**encoder), facts
+    return resolve(EncoderConfig, [make_layer(EncoderConfig, encoder, str(path))]).build(), facts

@@ -6,7 +6,7 @@ Parameter names (`norm1, attn.qkv, attn.proj, norm2, mlp.fc1, mlp.fc2`) follow t
 import math
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,12 +24,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None) -> Float[Tensor, "B N D"]:
+    def forward(
+        self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None, seen: Bool[Tensor, "N N"] | None = None
+    ) -> Float[Tensor, "B N D"]:
+        """Args: seen: which tokens (columns) each token (rows) attends to; none for all."""
         batch, count, width = x.shape
         query, key, value = self.qkv(x).reshape(batch, count, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
         out: Tensor = self.proj(attended.transpose(1, 2).reshape(batch, count, width))
         return out
 
@@ -49,8 +52,10 @@ class Block(nn.Module):
         self.ls2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None) -> Float[Tensor, "B N D"]:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation)))
+    def forward(
+        self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None, seen: Bool[Tensor, "N N"] | None = None
+    ) -> Float[Tensor, "B N D"]:
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation, seen)))
         out: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
         return out
 
@@ -75,24 +80,30 @@ def require_shape(name: str, width: int, depth: int, heads: int) -> None:
         )
 
 
-Init = Literal["fixed", "fan_in"]
+Init = Literal["fixed", "flat", "fan_in"]
 
 
 def initialise(module: nn.Module, init: Init = "fixed") -> None:
     """Truncated normal for weights, zero for biases.
 
-    `fixed` is the published std 0.02 whatever the width. `fan_in` is 0.64 / sqrt(inputs), the same at 1024 inputs;
-    a narrow network at 0.02 starts as almost the identity and takes long to leave it.
+    `fixed` is the published std 0.02 whatever the width, and `flat` the same (it differs in `rescale`). `fan_in` is
+    0.64 / sqrt(inputs), the same at 1024 inputs; a narrow network at 0.02 starts as almost the identity and takes long
+    to leave it.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv3d):
-            trunc_normal_(part.weight, std=0.02 if init == "fixed" else 0.64 / math.sqrt(part.weight[0].numel()))
+            trunc_normal_(part.weight, std=0.64 / math.sqrt(part.weight[0].numel()) if init == "fan_in" else 0.02)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 
 
-def rescale(blocks: nn.ModuleList) -> None:
-    """Divide each block's residual outputs by sqrt(2 * block number), counted from 1, as in the official models."""
+def rescale(blocks: nn.ModuleList, init: Init = "fixed") -> None:
+    """Divide each block's residual outputs by sqrt(2 * block number), counted from 1, as in the official models.
+
+    Not with `flat`: V-JEPA 1 and I-JEPA drew all weights again after the division, which undid it.
+    """
+    if init == "flat":
+        return
     for number, block in enumerate(blocks, start=1):
         assert isinstance(block, Block)
         for linear in (block.attn.proj, block.mlp.fc2):

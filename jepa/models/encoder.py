@@ -2,21 +2,29 @@
 
 No class token; pre-norm blocks; a final LayerNorm. With `context` ids only those tokens enter the network
 (V-JEPA drops masked tokens instead of replacing them). Positions are rotary (V-JEPA 2) or fixed sine-cosine
-(V-JEPA 1); both are functions of the token grid, so other clip lengths and resolutions need no interpolation.
+(V-JEPA 1, I-JEPA); both are functions of the token grid, so other clip lengths and resolutions need no new weights.
+
+V-JEPA 2.1 (arXiv 2603.14482) adds supervised levels, blocks whose outputs are targets too, each behind a LayerNorm of
+its own (`norms_block`) instead of the one at the end, and a tokenizer of its own for images, with a learned vector that
+tells the blocks which of the two a token came from.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
 from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
 from jepa.models.patch_embed import PatchEmbed
-from jepa.models.place import Places
+from jepa.models.place import PlaceConfig, Places, PositionKind
+from jepa.models.rope import Variant
 from jepa.tokens import TokenGrid
+
+MODALITY_STD = 1e-6
+"""Of the initial modality vectors."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +49,23 @@ class EncoderConfig:
     """Frames of the clips it is trained on; other multiples of `tubelet` work too."""
     size: int = 224
     """Height and width of the clips it is trained on; other multiples of `patch` work too."""
-    positions: Literal["rope", "sincos"] = "rope"
-    """Rotary (V-JEPA 2) or fixed sine-cosine positions (V-JEPA 1)."""
+    positions: PositionKind = "rope"
+    """Rotary (V-JEPA 2) or fixed sine-cosine positions over three axes (V-JEPA 1) or over two (`sincos2d`, I-JEPA)."""
     position_scale: float = 1.0
     """Factor on sine-cosine positions."""
-    rope: Literal["interleaved", "tiled"] = "interleaved"
+    rope: Variant = "interleaved"
     """Pairing of the rotary frequencies; `tiled` reads released V-JEPA 2 weights."""
+    interpolate_from: int | None = None
+    """Height and width in pixels between whose positions those of other sizes are interpolated (V-JEPA 2.1: 256;
+    V-JEPA 1 and I-JEPA: `size`); none to count positions on."""
+    levels: tuple[int, ...] = ()
+    """0-based numbers of the supervised blocks, the last one among them, each with a LayerNorm of its own (V-JEPA
+    2.1); none for one LayerNorm at the end."""
+    image_tokenizer: bool = False
+    """A tubelet of one frame for images, and learned vectors that tell images and videos apart (V-JEPA 2.1)."""
     init: Init = "fixed"
-    """Initial weights: `fixed` std 0.02 as published, or std by `fan_in`, for narrow networks."""
+    """Initial weights: std 0.02 with residual outputs divided by depth (`fixed`) or not (`flat`), both as published,
+    or std by `fan_in`, for narrow networks."""
     drop_path: float = 0.0
     """Stochastic depth rate of the last block."""
     layer_scale: float | None = None
@@ -56,6 +73,22 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         require_shape("encoder", self.width, self.depth, self.heads)
+        rising = all(low < high for low, high in zip(self.levels, self.levels[1:], strict=False))
+        if self.levels and not (rising and self.levels[0] >= 0 and self.levels[-1] == self.depth - 1):
+            raise ConfigError(
+                f"levels {list(self.levels)} of an encoder of depth {self.depth}: give rising numbers from 0, the last "
+                f"of them {self.depth - 1}"
+            )
+        _ = self.places  # raises where `interpolate_from` does not divide
+
+    @property
+    def places(self) -> PlaceConfig:
+        """How tokens get their positions, here and in the predictor."""
+        base = None
+        if self.interpolate_from is not None:
+            side = self.interpolate_from
+            base = TokenGrid.of_clip(self.frames, side, side, tubelet=self.tubelet, patch=self.patch)
+        return PlaceConfig(self.positions, self.rope, self.position_scale, base)
 
 
 class Encoder(nn.Module):
@@ -65,17 +98,33 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.patch_embed = PatchEmbed(config.channels, config.width, config.tubelet, config.patch)
+        if config.image_tokenizer:
+            self.patch_embed_img = PatchEmbed(config.channels, config.width, 1, config.patch)
+            self.img_mod_embed = nn.Parameter(torch.zeros(1, 1, config.width))
+            self.video_mod_embed = nn.Parameter(torch.zeros(1, 1, config.width))
         self.blocks = make_blocks(
             config.depth, config.width, config.heads, config.mlp_ratio, config.drop_path, config.layer_scale
         )
-        self.norm = nn.LayerNorm(config.width, eps=1e-6)
-        self.places = Places(config.width, config.heads, config.positions, config.rope, config.position_scale)
+        if config.levels:
+            self.norms_block = nn.ModuleList(nn.LayerNorm(config.width, eps=1e-6) for _ in config.levels)
+        else:
+            self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.places = Places(config.width, config.heads, config.places)
         initialise(self, config.init)
-        rescale(self.blocks)
+        rescale(self.blocks, config.init)
+        if config.image_tokenizer:
+            nn.init.normal_(self.img_mod_embed, std=MODALITY_STD)
+            nn.init.normal_(self.video_mod_embed, std=MODALITY_STD)
+
+    def is_image(self, clips: Float[Tensor, "B C T H W"]) -> bool:
+        """Whether these go through the tokenizer of images: single frames, if there is one."""
+        return self.config.image_tokenizer and clips.shape[2] == 1
 
     def grid_of(self, clips: Float[Tensor, "B C T H W"]) -> TokenGrid:
         """Token grid of these clips. Raises ConfigError when their sizes do not divide."""
         frames, height, width = clips.shape[2:]
+        if self.is_image(clips):
+            return TokenGrid.of_image(height, width, patch=self.config.patch)
         return TokenGrid.of_clip(frames, height, width, tubelet=self.config.tubelet, patch=self.config.patch)
 
     def forward(
@@ -84,13 +133,29 @@ class Encoder(nn.Module):
         """Normalised output tokens of all tokens, or of the `context` ids only."""
         return self.levels(clips, [self.config.depth - 1], context)[0]
 
+    def hierarchy(
+        self, clips: Float[Tensor, "B C T H W"], count: int, context: Int[Tensor, "B K"] | None = None
+    ) -> Float[Tensor, "B K E"]:
+        """The last `count` supervised levels of each token side by side, E = count * D; the output if `count` is 1.
+
+        Raises:
+            ConfigError: there are fewer supervised levels.
+        """
+        if count == 1:
+            output: Tensor = self(clips, context)
+            return output
+        if count > len(self.config.levels):
+            raise ConfigError(f"{count} levels wanted of an encoder with {len(self.config.levels)} supervised ones")
+        return torch.cat(self.levels(clips, self.config.levels[-count:], context), dim=-1)
+
     def levels(
         self,
         clips: Float[Tensor, "B C T H W"],
         levels: Sequence[int],
         context: Int[Tensor, "B K"] | None = None,
     ) -> list[Float[Tensor, "B K D"]]:
-        """Tokens after the blocks with these 0-based numbers (negative: from the end), through the final LayerNorm.
+        """Tokens after the blocks with these 0-based numbers (negative: from the end), each through the LayerNorm of
+        its own if it is a supervised level, else through the final one.
 
         Raises:
             ConfigError: a level outside the depth.
@@ -99,10 +164,28 @@ class Encoder(nn.Module):
         if not all(-depth <= level < depth for level in levels):
             raise ConfigError(f"levels {list(levels)} reach outside an encoder of depth {depth}")
         wanted = [level % depth for level in levels]
-        tokens, rotation = self.places.place(self.patch_embed(clips, context), self.grid_of(clips), context)
+        tokens, rotation = self.places.place(self._embed(clips, context), self.grid_of(clips), context)
         found: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
             tokens = block(tokens, rotation)
             if number in wanted:
-                found[number] = self.norm(tokens)
+                found[number] = self._normalise(tokens, number)
         return [found[level] for level in wanted]
+
+    def _embed(self, clips_BCTHW: Tensor, context_BK: Tensor | None) -> Tensor:
+        if not self.config.image_tokenizer:
+            plain: Tensor = self.patch_embed(clips_BCTHW, context_BK)
+            return plain
+        image = self.is_image(clips_BCTHW)
+        embed = self.patch_embed_img if image else self.patch_embed
+        tokens: Tensor = embed(clips_BCTHW, context_BK)
+        return tokens + (self.img_mod_embed if image else self.video_mod_embed)
+
+    def _normalise(self, tokens_BKD: Tensor, level: int) -> Tensor:
+        supervised = self.config.levels
+        if not supervised:
+            final: Tensor = self.norm(tokens_BKD)
+            return final
+        own = supervised.index(level) if level in supervised else -1
+        normed: Tensor = self.norms_block[own](tokens_BKD)
+        return normed

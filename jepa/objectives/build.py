@@ -54,8 +54,8 @@ def build_objective(config: ObjectiveConfig, encoder: EncoderConfig) -> Objectiv
             return LatentPrediction(exponent=exponent, uses_ema=config.target == "ema")
 
 
-def target_width(config: ObjectiveConfig, encoder: EncoderConfig) -> int:
-    """Values to predict per token: D, or the P pixels of a tubelet."""
+def target_width(config: ObjectiveConfig, encoder: EncoderConfig, levels: int = 1) -> int:
+    """Values to predict per token: D for each of its levels, or the P pixels of a tubelet."""
     if config.target == "pixels":
         return tubelet_pixels(encoder.channels, tubelet=encoder.tubelet, patch=encoder.patch)
-    return encoder.width
+    return encoder.width * levels

@@ -26,6 +26,6 @@ class LatentPrediction:
         errors = []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
-            predicted_BMD = jepa.predict(context_BKD, mask, batch.grid, number)
+            predicted_BMD = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
             errors.append(power_error(predicted_BMD, gather(target_BND, mask.target), self.exponent))
         return StepOutput.of(watch(target_BND) if diagnose else None, prediction=mean(errors))

@@ -43,7 +43,7 @@ class PixelPrediction:
         errors = []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
-            predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number)
+            predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
             errors.append(power_error(predicted_BMP, gather(target_BNP, mask.target), self.exponent))
         diagnostics = watch(jepa.encode_target(batch.clips)) if diagnose else None
         return StepOutput.of(diagnostics, reconstruction=mean(errors))

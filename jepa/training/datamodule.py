@@ -64,7 +64,7 @@ def _images(mixture: Mixture, config: PretrainConfig) -> Images:
         config.images.augment(config.clip.size),
         grid,
         MaskSampler(config.images.masks, grid, seed),
-        repeat=config.model.tubelet,
+        repeat=1 if config.model.image_tokenizer else config.model.tubelet,
     )
 
 

@@ -99,7 +99,7 @@ def build_module(
             config.model,
             frames=config.clip.frames,
             size=config.clip.size,
-            target_width=target_width(config.objective, encoder),
+            target_width=target_width(config.objective, encoder, config.model.predicted_levels),
         )
     digest = None
     if config.init is not None and fresh:
