@@ -50,7 +50,8 @@ def encoders(official: SimpleNamespace, randomised: Any, *, rope: bool, frames: 
     image = frames == 1
     config = EncoderConfig(
         width=WIDTH, depth=3, heads=HEADS, patch=PATCH, tubelet=1 if image else 2, frames=frames, size=SIZE,
-        rope="tiled", positions="rope" if rope else "sincos2d" if image else "sincos", interpolate_from=None if rope else SIZE,
+        rope="tiled", positions="rope" if rope else "sincos2d" if image else "sincos",
+        interpolate_from=None if rope else SIZE,
     )  # fmt: skip
     return randomised(theirs), Encoder(config)
 
