@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from jepa.errors import ConfigError, DataError
+from jepa.report.charts import objective_of
+from jepa.report.collect import read_run
 from jepa.report.page import write_report
 
 SECTIONS = ["results", "curves", "masks", "features", "confusion", "configuration", "environment", "reproduce"]
@@ -195,3 +197,17 @@ def test_mistakes_are_one_line_and_keep_the_old_page(make_run: Callable[..., Pat
     with pytest.raises(DataError, match="no run folder"):
         write_report([folder, tmp_path])
     assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("objective", "words"),
+    [
+        ("{target: ema}", "latent prediction, EMA target encoder"),
+        ("{target: teacher, teacher: x, context_weight: 0.0}", "latent prediction, frozen teacher"),
+        ("{image_context_weight: 0.7}", "latent prediction, EMA target encoder, at visible tokens too"),
+        ("[]", ""),
+    ],
+)
+def test_the_objective_in_words(tmp_path: Path, objective: str, words: str) -> None:
+    (tmp_path / "config.yaml").write_text(f"objective: {objective}\n")
+    assert objective_of(read_run(tmp_path)) == words
