@@ -14,7 +14,7 @@ FLOORS: list[set[str]] = [
     {"errors", "config", "yaml_text", "types", "tokens", "rng", "logs", "devices", "cores", "version"},
     {"masks", "models", "optim", "data", "viz", "configs"},
     {"objectives", "checkpoints", "planning"},
-    {"training", "features"},
+    {"training", "features", "timm_models"},
     {"eval"},
     {"report", "bench", "slurm"},
     {"commands"},
