@@ -15,8 +15,8 @@ from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import Short, WindowConfig
 from jepa.devices import DeviceName
 from jepa.errors import ConfigError
-from jepa.masks.build import MasksConfig
-from jepa.masks.multiblock import BlockConfig
+from jepa.masks.build import MaskSampler, MasksConfig
+from jepa.masks.config import IMAGE
 from jepa.models.build import ModelConfig
 from jepa.objectives.build import ObjectiveConfig
 from jepa.optim.schedules import OptimConfig
@@ -76,7 +76,7 @@ class ImagesConfig:
     """Width over height of the random crop, from and to."""
     flip: bool = True
     """Mirror half of the images left to right."""
-    masks: MasksConfig = field(default_factory=lambda: MasksConfig(kinds=(BlockConfig(10, (0.15, 0.15)),)))
+    masks: MasksConfig = field(default_factory=lambda: MasksConfig(kinds=(IMAGE,)))
     """Which tokens of an image are seen and which are predicted; ten blocks, as in V-JEPA 2.1."""
 
     def __post_init__(self) -> None:
@@ -161,8 +161,10 @@ class PretrainConfig:
             raise ConfigError(f"max_steps is {self.max_steps}, expected at least 1")
         if self.objective.target == "frozen" and self.init is None:
             raise ConfigError("objective.target is frozen, but there is no teacher: give its weights by --init")
-        # These raise here, before anything is written, when clip and patch sizes do not divide.
-        _ = self.grid, self.images.data and self.image_grid
+        # These raise here, before anything is written, when clip and patch sizes do not divide, or masks do not fit.
+        MaskSampler(self.masks, self.grid, self.seed)
+        if self.images.data is not None:
+            MaskSampler(self.images.masks, self.image_grid, self.seed)
 
     @property
     def last_step(self) -> int:
