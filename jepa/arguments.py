@@ -23,8 +23,8 @@ from jepa.config import (
     read_layer,
     resolve,
     to_dict,
-    type_name,
 )
+from jepa.config_values import type_name
 from jepa.errors import ConfigError
 
 Command = Any

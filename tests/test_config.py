@@ -21,8 +21,8 @@ from jepa.config import (
     resolve,
     to_dict,
     to_yaml,
-    type_name,
 )
+from jepa.config_values import type_name
 from jepa.errors import ConfigError
 
 

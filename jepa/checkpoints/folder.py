@@ -96,7 +96,8 @@ def open_folder(path: Path) -> SavedModel:
     weights = path if path.is_file() else folder / WEIGHTS
     for needed in (weights, folder / CONFIG):
         if not needed.is_file():
-            hint = " (the run has not finished: resume it first)" if (folder / "checkpoints").is_dir() else ""
+            unfinished = [*folder.glob("checkpoints"), *folder.glob("[0-9]*-*/checkpoints")]  # its own, of its phases
+            hint = " (the run has not finished: resume it first)" if unfinished else ""
             raise DataError(f"{path} holds no encoder: {needed.name} is missing{hint}")
     return SavedModel(weights, *_parse(folder / CONFIG))
 
