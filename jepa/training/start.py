@@ -17,6 +17,7 @@ from jepa.logs import get_logger
 from jepa.models.build import build_jepa, encoder_config
 from jepa.models.jepa import JEPA
 from jepa.objectives.build import target_width
+from jepa.objectives.targets import Teacher
 from jepa.rng import derive
 from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
@@ -25,8 +26,13 @@ from jepa.training.run_folder import checkpoint_facts, start_digest
 log = get_logger(__name__)
 
 
-def build_model(config: PretrainConfig) -> JEPA:
-    """The model of a run with its seeded random weights; without any inside `torch.device("meta")`."""
+def build_model(config: PretrainConfig, teacher: Teacher | None = None) -> JEPA:
+    """The model of a run with its seeded random weights; without any inside `torch.device("meta")`.
+
+    Args:
+        config: of the run.
+        teacher: the opened `objective.teacher`, whose width is predicted.
+    """
     encoder = encoder_config(config.model, frames=config.clip.frames, size=config.clip.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, 0, "init"))
@@ -34,7 +40,7 @@ def build_model(config: PretrainConfig) -> JEPA:
             config.model,
             frames=config.clip.frames,
             size=config.clip.size,
-            target_width=target_width(config.objective, encoder),
+            target_width=target_width(config.objective, encoder, config.model.predicted_levels, teacher),
         )
 
 

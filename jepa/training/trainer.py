@@ -40,6 +40,7 @@ from jepa.training.phases import Phases
 from jepa.training.preemption import StopRequest
 from jepa.training.run_folder import RunFolder, is_checkpoint, open_run, record_start, require_same_start
 from jepa.training.start import build_model, continue_from
+from jepa.training.teacher import open_teacher
 
 log = get_logger(__name__)
 
@@ -102,19 +103,31 @@ def _train(config: PretrainConfig, stop: StopRequest, whole: Path | None = None)
 def build_module(
     config: PretrainConfig, source: Source | Mixture, *, fresh: bool = True, images: Mixture | None = None
 ) -> Pretraining:
-    """The module with its initial weights: seeded random ones, or those named by `config.init` if `fresh`."""
-    jepa = build_model(config)
+    """The module with its initial weights: seeded random ones, or those named by `config.init` if `fresh`.
+
+    Raises:
+        ConfigError, DataError: initial weights or a teacher that cannot be used.
+    """
+    opened = open_teacher(config)
+    teacher = opened.teacher if opened else None
+    jepa = build_model(config, teacher)
     digest, continued = None, config.init is not None and is_checkpoint(config.init)
     if config.init is not None and fresh and not continued:
-        report = load_weights(jepa, config.init, teacher_only=config.objective.target == "frozen")
+        report = load_weights(jepa, config.init)
         digest = report.digest
         log.info(
             "%d tensors from %s; start afresh: %s; not used: %s", len(report.loaded), config.init,
             _some(report.fresh), _some(report.unused),
         )  # fmt: skip
     jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
-    objective = build_objective(config.objective, jepa.encoder.config)
-    module = Pretraining(jepa, objective, config, fingerprint=joint_fingerprint(source, images), init_digest=digest)
+    module = Pretraining(
+        jepa,
+        build_objective(config.objective, jepa.encoder.config, teacher),
+        config,
+        fingerprint=joint_fingerprint(source, images),
+        init_digest=digest,
+        teacher_digest=opened.digest if opened else None,
+    )
     if config.init is not None and fresh and continued:
         continue_from(module, Path(config.init))
     return module
@@ -246,8 +259,7 @@ def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, j
 def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
     """What a user of the encoder needs to know, for config.json."""
     return {
-        # With a frozen teacher the trained encoder is the context encoder; else its average is the better one.
-        "evaluate": "context" if config.objective.target == "frozen" else "target",
+        "evaluate": "target",  # the average of the trained encoder is better than its last state
         "clip": asdict(config.clip),
         "objective": asdict(config.objective),
         "step": step,
