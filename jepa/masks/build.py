@@ -21,14 +21,17 @@ class MasksConfig:
     """Mask configurations; the encoder and the predictor run once for each."""
 
     kinds: tuple[MaskConfig, ...] = (SHORT_RANGE, LONG_RANGE)
-    """Short range (many small blocks) and long range (few large ones), as in V-JEPA."""
+    """The masks of a step, each of its own kind; by default short range (many small blocks) and long range (few large
+    ones), as in V-JEPA."""
     collation: Literal["fixed", "official"] = "fixed"
     """`fixed`: the same number of tokens in every batch, a random subset. `official`: cut to the batch's shortest in
     time order, as the released code does."""
     context_share: float | None = None
-    """With `fixed`: share of the tokens kept as context; none for what the blocks leave on average."""
+    """With `fixed`: share of the tokens kept as context; none for what the blocks leave on average, or what other kinds
+    leave at least."""
     target_share: float | None = None
-    """With `fixed`: share of the tokens predicted; none for what the blocks cover on average."""
+    """With `fixed`: share of the tokens predicted; none for what the blocks cover on average, or other kinds at least.
+    Of ijepa: all blocks together."""
 
     def __post_init__(self) -> None:
         if not self.kinds:

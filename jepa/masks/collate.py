@@ -43,19 +43,19 @@ class Shares:
         Raises:
             ConfigError: more is asked than some draw may have.
         """
-        context = self._count("context_share", self.context, grid.count, sure.context, usual.context)
-        target = self._count("target_share", self.target, grid.count / blocks, sure.target, usual.target)
-        return Counts(context, target)
-
-    @staticmethod
-    def _count(name: str, share: float | None, whole: float, sure: int, usual: int) -> int:
-        count = usual if share is None else max(round(whole * share), 1)
-        if count > sure:
-            raise ConfigError(
-                f"masks.{name} is {share}, but some masks of this kind have only {sure / whole:.3g} of the tokens: "
-                "lower it, or leave it out"
-            )
-        return count
+        sides = (("context", self.context, 1), ("target", self.target, blocks))
+        found = []
+        for name, share, parts in sides:
+            count, most = getattr(usual, name), getattr(sure, name)
+            if share is not None:
+                count = max(round(grid.count * share / parts), 1)
+            if count > most:
+                raise ConfigError(
+                    f"masks.{name}_share is {share}, but some masks of this kind have only "
+                    f"{most * parts / grid.count:.3g} of the tokens: lower it, or leave it out"
+                )
+            found.append(count)
+        return Counts(*found)
 
 
 def official(context: np.ndarray, target: np.ndarray, rows: slice = EVERY) -> Mask:

@@ -65,7 +65,7 @@ class MaskConfig:
         reads = _READS[self.kind]
         for field in fields(self):
             if field.name not in ("kind", *reads) and getattr(self, field.name) != field.default:
-                raise ConfigError(f"{field.name} is nothing that a {self.kind} mask reads; it reads {', '.join(reads)}")
+                raise ConfigError(f"{field.name} is not read by kind {self.kind}, which reads {', '.join(reads)}")
         if self.blocks is not None and self.blocks < 1:
             raise ConfigError(f"a mask needs at least one block, got {self.blocks}")
         for name in ("spatial", "temporal", "aspect", "context_time", "context_block"):

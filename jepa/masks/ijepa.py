@@ -37,7 +37,7 @@ SPATIAL = (0.15, 0.2)
 
 _SIZES = 1024
 """Sizes are drawn from so many, evenly spaced in the range, so that the smallest is known."""
-_DRAWS = 256
+_DRAWS, _CLIPS = 64, 16
 _SCARCE = 0.1
 """Share of the draws that may have less context than `fixed` keeps."""
 
@@ -150,6 +150,6 @@ def _usual_context(config: MaskConfig, grid: TokenGrid) -> int:
     """Context tokens that nine clips in ten have at least, estimated by a fixed simulation."""
     floor, sizes = _floor(config, grid), []
     for number in range(_DRAWS):
-        context, _ = draw_blocks(config, grid, 1, generator(0, number, "mask/share"), floor)
-        sizes.append(int(context.sum()))
-    return sorted(sizes)[int(_SCARCE * _DRAWS)]
+        context, _ = draw_blocks(config, grid, _CLIPS, generator(0, number, "mask/share"), floor)
+        sizes += context.sum(axis=1).tolist()
+    return int(sorted(sizes)[int(_SCARCE * len(sizes))])
