@@ -96,7 +96,7 @@ def _train(config: PretrainConfig, stop: StopRequest, whole: Path | None = None)
         _announce(config, videos, images, module.jepa, step)
         _fit(module, Clips(videos, config, first_step=step, images=images), folder, step, accelerator, stop)
     step = max(step, config.last_step)
-    save_folder(folder.path, module.jepa, facts=_facts(config, step, videos, images))
+    save_folder(folder.path, module.jepa, facts=_facts(module, step, videos, images))
     return _result(folder, step)
 
 
@@ -256,8 +256,9 @@ def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, j
         )
 
 
-def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
+def _facts(module: Pretraining, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
     """What a user of the encoder needs to know, for config.json."""
+    config, teacher = module.config, module.teacher_digest
     return {
         "evaluate": "target",  # the average of the trained encoder is better than its last state
         "clip": asdict(config.clip),
@@ -266,6 +267,7 @@ def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture |
         "seed": config.seed,
         "data": facts_of(videos),
         **({} if images is None else {"images": facts_of(images)}),
+        **({} if teacher is None else {"teacher": teacher}),
     }
 
 
