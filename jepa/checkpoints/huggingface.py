@@ -2,8 +2,8 @@
 
 `config.json` holds the architecture, `model.safetensors` (or several, listed in `model.safetensors.index.json`) the
 weights; `keymaps` the names. These classes hold one encoder: of V-JEPA 2 the target encoder, of I-JEPA, as it was
-converted, the context encoder. transformers has no class for V-JEPA 1, 2.1 and 2-AC, and its pooler has the heads of the
-encoder, which in ViT-g are 22, while the official probe has 16.
+converted, the context encoder. transformers has no class for V-JEPA 1, 2.1 and 2-AC, and its pooler has the heads of
+the encoder, which in ViT-g are 22, while the official probe has 16.
 """
 
 import json
@@ -199,7 +199,12 @@ def _weights(
         "evaluate": "target",
         "clip": {"frames": encoder.frames, "size": encoder.size, **FAMILIES[family].clip},
         "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-        "source": {"file": Path(theirs.where).name, "format": "huggingface", "family": family},
+        "source": {
+            "file": Path(theirs.where).name,
+            "format": "huggingface",
+            "family": family,
+            "licence": FAMILIES[family].licence,
+        },
     }
     if labels := theirs.config.get("id2label"):
         facts["classes"] = [labels[key] for key in sorted(labels, key=int)]
