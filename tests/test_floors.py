@@ -42,6 +42,7 @@ FENCES: dict[str, str] = {
     "matplotlib": r"viz/",
     "jsonargparse": r"arguments\.py",
     "transformers": r"(?!)",
+    "huggingface_hub": r"checkpoints/hub\.py",
     "random": r"(?!)",  # randomness is a function of (seed, step, purpose): jepa.rng
     "data": r"(?!)",  # the linked folders have one name: jepa.data, ...
     "eval": r"(?!)",
