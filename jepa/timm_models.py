@@ -51,8 +51,8 @@ WORDS = {
 }
 """What timm calls a field of `EncoderConfig`."""
 
-FREE = {"frames", "size", "init", "drop_path", "channels", "mlp_ratio"}
-"""Fields in which the encoder of a weights file may differ: not of the function it computes, or told by a shape."""
+FREE = {"frames", "size", "init", "drop_path"}
+"""Fields in which the encoder of a weights file may differ: they are no part of the function that it computes."""
 
 
 class JepaViT(nn.Module):
@@ -192,7 +192,11 @@ class JepaViT(nn.Module):
             DataError: nothing there that it reads.
             ConfigError: an encoder of another architecture.
         """
-        found, own = load_encoder(path).encoder, self.encoder.config
+        own = self.encoder.config
+        official = Path(path).is_file() and Path(path).suffix not in (".safetensors", ".ckpt", ".json")
+        # What official files do not tell, and what else describes itself.
+        told: dict[str, Any] = {"heads": own.heads, "levels": own.levels or None} if official else {}
+        found = load_encoder(path, **told).encoder
         other = [
             f"{field.name} {getattr(found.config, field.name)}, not {getattr(own, field.name)}"
             for field in fields(own)

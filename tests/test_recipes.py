@@ -242,7 +242,7 @@ def test_schedules_batches_and_clips_are_the_published_ones(name: str) -> None:
             run.loader.batch_size, run.clip.frames, run.clip.size,
         )  # fmt: skip
         assert told == pytest.approx(expected, rel=1e-6)
-        assert max(learning_rate(optim, step) for step in range(0, end, 1000)) == pytest.approx(expected[2])
+        assert max(learning_rate(optim, step) for step in range(0, end, 1000)) == pytest.approx(expected[2], rel=1e-4)
         assert (optim.betas, optim.eps) == ((0.9, 0.999), 1e-8)
         assert optim.clip == (10.0 if name.startswith("vjepa1") else None)
         assert run.clip.scale == (0.3, 1.0)

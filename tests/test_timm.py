@@ -205,6 +205,19 @@ def test_weights_of_a_run_folder(tiny_run: Path) -> None:
         timm.create_model(VIDEO, **shape | {"heads": 2, "rope": "tiled"}, **weights)
 
 
+@pytest.mark.parametrize("name", [VIDEO, DENSE])
+def test_weights_of_an_official_file(name: str, tmp_path: Path) -> None:
+    model = shaken(tiny(name)).eval()
+    encoder = {f"module.backbone.{key}": value for key, value in model.encoder.state_dict().items()}
+    torch.save({"target_encoder": encoder, "epoch": 1}, tmp_path / "official.pt")
+    file = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "official.pt")}}
+    clips = torch.randn(1, 3, 2, 32, 32)
+    loaded = tiny(name, num_classes=3, **file).eval()
+    assert torch.equal(loaded.forward_features(clips), model.forward_features(clips))
+    with pytest.raises(ConfigError, match="another architecture: width 48, not 32"):
+        timm.create_model(name, **TINY[name] | {"width" if name == DENSE else "embed_dim": 32}, **file)
+
+
 def test_without_a_file_there_are_no_weights() -> None:
     with pytest.raises(ConfigError, match=r"pretrained_cfg_overlay=dict\(file=PATH\).*/vjepa2/vitl\.pt"):
         timm.create_model(VIDEO, pretrained=True)
