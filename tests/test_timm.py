@@ -237,3 +237,14 @@ def test_keys_are_those_of_the_encoder_and_a_checkpoint_of_timm_loads(tmp_path: 
     assert torch.equal(
         tiny(DENSE, num_classes=5, **state).eval().forward_features(clips), model.forward_features(clips)
     )
+
+
+@pytest.mark.slow  # 87 million parameters
+def test_the_example_of_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "timm.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)
+    assert names["scores"].shape == (2, 10)
+    assert names["tokens"].shape == (2, 2 * 8 * 12, 768)
+    assert [tuple(level.shape) for level in names["levels"]] == [(2, 768, 8, 12)] * 4
+    assert names["features"].feature_info.channels() == [768, 768]

@@ -83,7 +83,8 @@ def test_shipped_configurations_run(name: str, tiny_shards: Path, tmp_path: Path
 def test_the_large_shipped_configuration_runs_shrunk(tiny_shards: Path, tmp_path: Path) -> None:
     paths = ["--data", str(tiny_shards), "--out", str(tmp_path / "run")]
     shrunk = ["--model.size", "nano", "--clip.size", "64", "--loader.batch_size", "2", "--loader.workers", "0"]
-    assert main(["pretrain", "--config", "vitl16-256", *paths, "--max-steps", "1", *shrunk, "--run.device", "cpu"]) == 0
+    command = ["pretrain", "--config", "vjepa2-vitl16-90k", *paths, *shrunk]
+    assert main([*command, "--max-steps", "1", "--run.device", "cpu"]) == 0
 
 
 PHASES = """\
