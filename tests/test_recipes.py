@@ -243,6 +243,8 @@ def test_schedules_batches_and_clips_are_the_published_ones(name: str) -> None:
         )  # fmt: skip
         assert told == pytest.approx(expected, rel=1e-6)
         assert max(learning_rate(optim, step) for step in range(0, end, 1000)) == pytest.approx(expected[2], rel=1e-4)
+        if run.clip.frames == 64:  # a cool-down falls linearly
+            assert learning_rate(optim, end // 2) == pytest.approx((expected[1] + 1e-6) / 2)
         assert (optim.betas, optim.eps) == ((0.9, 0.999), 1e-8)
         assert optim.clip == (10.0 if name.startswith("vjepa1") else None)
         assert run.clip.scale == (0.3, 1.0)
@@ -259,6 +261,8 @@ def test_frames_crops_masks_and_losses_are_the_published_ones(name: str) -> None
         assert run.clip.ratio == pytest.approx((3 / 4, 4 / 3) if images else (0.75, 1.35))
         assert run.clip.fps == (4.0 if name.startswith("vjepa2") else None)
         assert run.clip.stride == (1 if images else 4)
+        assert run.clip.short == ("error" if images else "repeat")
+        assert run.model.mask_tokens == (2 if name.startswith("vjepa1") else 1)
         assert run.objective.target == ("teacher" if name in DISTILLED else "ema")
 
 
