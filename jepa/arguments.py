@@ -206,7 +206,7 @@ def _items(command: Command) -> dict[type, list[str]]:
 
 def _item_help(kind: type) -> str:
     """The keys of an item, laid out as the options are."""
-    resolved = resolve(kind, [])
+    resolved: Resolved[Any] = resolve(kind, [])
     width = shutil.get_terminal_size().columns - 6  # as argparse, less the indentation of a group
     lines = [
         textwrap.fill(f"{key + '  ':<30}{_described(option, resolved)}", width, subsequent_indent=" " * 30)

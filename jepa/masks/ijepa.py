@@ -81,17 +81,15 @@ def draw_blocks(
     reach = (grid.steps, max(grid.rows - border, 1), max(grid.columns - border, 1))
     size = _pick(target_sizes(config, grid), rng)
     around = _pick(_block_sizes(grid, config.context_block, (1.0, 1.0), (reach[1], reach[2])), rng)
-
-    def place(clips: int) -> tuple[np.ndarray, np.ndarray]:
-        targets = boxes(size, grid, clips, config.blocks or BLOCKS, rng, reach)
-        return boxes(around, grid, clips, 1, rng, reach)[:, 0] & ~targets.any(axis=1), targets
-
-    context, targets = place(batch)
+    blocks = config.blocks or BLOCKS
+    targets = boxes(size, grid, batch, blocks, rng, reach)
+    context = boxes(around, grid, batch, 1, rng, reach)[:, 0] & ~targets.any(axis=1)
     for _ in range(TRIES):
         few = np.flatnonzero(context.sum(axis=1) < enough)
         if not len(few):
             return context, targets
-        context[few], targets[few] = place(len(few))
+        targets[few] = boxes(size, grid, len(few), blocks, rng, reach)
+        context[few] = boxes(around, grid, len(few), 1, rng, reach)[:, 0] & ~targets[few].any(axis=1)
     few = np.flatnonzero(context.sum(axis=1) < enough)
     context[few] = ~targets[few].any(axis=1)
     for last in range(targets.shape[1] - 1, 0, -1):

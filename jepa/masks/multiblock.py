@@ -77,18 +77,14 @@ def draw_levels(config: MaskConfig, grid: TokenGrid, batch: int, rng: np.random.
     if config.context_time is not None:
         first = _context_steps(config, grid, rng.random()) * grid.rows * grid.columns
     blocks = config.blocks or BLOCKS
-
-    def union(clips: int) -> np.ndarray:
-        inside = boxes(size, grid, clips, blocks, rng)
-        inside[:, 0, first:] = True
-        return np.asarray(inside.any(axis=1))
-
-    covered = union(batch)
+    covered = np.asarray(boxes(size, grid, batch, blocks, rng).any(axis=1))
+    covered[:, first:] = True
     for _ in range(TRIES):
         full = covered.all(axis=1)
         if not full.any():
             break
-        covered[full] = union(int(full.sum()))
+        covered[full] = boxes(size, grid, int(full.sum()), blocks, rng).any(axis=1)
+        covered[:, first:] = True
     stuck = np.flatnonzero(covered.all(axis=1))
     if len(stuck):
         covered[stuck, rng.integers(first, size=len(stuck))] = False

@@ -89,7 +89,7 @@ def test_masks_that_do_not_fit_are_refused_before_anything_is_written(tmp_path: 
     wide = MasksConfig(kinds=(MaskConfig(kind="tube"),), context_share=0.5)
     arguments: dict[str, Any] = {"data": tmp_path / "shards", "out": tmp_path / "run"}
     assert PretrainConfig(**arguments, masks=causal).masks == causal
-    with pytest.raises(ConfigError, match="context_share is .* have only 0.0957 of the tokens: lower it"):
+    with pytest.raises(ConfigError, match=r"context_share is 0\.5, .* have only 0\.0969 of the tokens: lower it"):
         PretrainConfig(**arguments, masks=wide)
     images = config.make_layer(
         PretrainConfig, {**arguments, "images": {"data": "pictures", "masks": {"kinds": [{"kind": "causal"}]}}}, "test"
