@@ -87,6 +87,12 @@ def test_a_teacher_is_no_part_of_what_holds_it(family: Make, teacher_of: Make) -
     assert not teacher.encoder.training
 
 
+def test_a_teacher_follows_the_clips_to_their_device(batch_of: Make, teacher_of: Make) -> None:
+    teacher = teacher_of()
+    assert teacher(batch_of().clips.to("meta")).device.type == "meta"
+    assert {parameter.device.type for parameter in teacher.encoder.parameters()} == {"meta"}
+
+
 def test_several_levels_of_a_teacher_are_normalised_one_by_one(batch_of: Make, teacher_of: Make) -> None:
     teacher, batch = teacher_of(levels=2, levels_of_encoder=(1, 3, 5)), batch_of()
     parts = [F.layer_norm(level, (144,)) for level in teacher.encoder.levels(batch.clips, [3, 5])]
