@@ -55,7 +55,8 @@ def load_encoder(
             wants to run code.
         ConfigError: an architecture that cannot be; or hints for a source that describes itself.
     """
-    opened = open_weights(path, Hints(heads=heads, frames=frames, size=size, positions=positions, levels=levels))
+    hints = Hints(heads=heads, frames=frames, size=size, positions=positions, levels=levels)
+    opened = open_weights(path, hints, predictor=False)
     prefix = {"target": "target_encoder", "context": "encoder", None: opened.evaluated}[weights]
     config = _encoder_config(opened)
     encoder = blank(lambda: Encoder(config))

@@ -37,8 +37,8 @@ PROBES = ("classifiers", "classifier")
 _WRAPPERS = ("module.", "backbone.", "_orig_mod.")
 
 
-def open_official(path: Path, hints: Hints) -> Weights:
-    """Read an official file, or the bare state dict of an encoder.
+def open_official(path: Path, hints: Hints, *, predictor: bool = True) -> Weights:
+    """Read an official file, or the bare state dict of an encoder; without its `predictor` nothing is asked of that.
 
     Raises:
         DataError: as `read_container`; or it holds no model of a known kind, or one that does not fit in name or shape.
@@ -54,11 +54,11 @@ def open_official(path: Path, hints: Hints) -> Weights:
         raise DataError(
             f"{path} holds no encoder, predictor or classifiers: it has {', '.join(map(str, list(content)[:6]))}"
         )
-    return _assemble(str(path), parts, probes, hints)
+    return _assemble(str(path), parts, probes, hints, predictor)
 
 
 def _assemble(
-    where: str, parts: dict[str, dict[str, Tensor]], probes: list[dict[str, Tensor]], hints: Hints
+    where: str, parts: dict[str, dict[str, Tensor]], probes: list[dict[str, Tensor]], hints: Hints, whole: bool
 ) -> Weights:
     encoders = [key for key in ENCODERS if key in parts]
     if parts and not encoders:
@@ -75,9 +75,11 @@ def _assemble(
         if assumed and (exact := architecture.named(encoder, Path(where).name)) is not encoder:
             encoder = replace(exact, frames=hints.frames or exact.frames, size=hints.size or exact.size)
             assumed = []
-        if saved is not None:
+        if saved is not None and whole:
             predictor = architecture.predictor_of(_unpacked(saved), encoder, hints, where)
         for key, state in parts.items():
+            if key == "predictor" and not whole:
+                continue
             ours[TARGET.get(key, key)], gone = _ours(key, state, encoder, where)
             dropped |= {f"{key}.{tensor}": why for tensor, why in gone.items()}
     configs = tuple(architecture.probe_of(state, hints, where) for state in probes)

@@ -18,13 +18,14 @@ _SHIPPED = Path(__file__).parent / "shipped"
 NO_HINTS = Hints()
 
 
-def open_weights(source: str | Path, hints: Hints = NO_HINTS) -> Weights:
+def open_weights(source: str | Path, hints: Hints = NO_HINTS, *, predictor: bool = True) -> Weights:
     """Open weights of any kind; nothing in them is ever run.
 
     Args:
         source: a run folder, finished or not; a portable folder or its `model.safetensors`; a checkpoint of a run; an
             official `.pt` or `.pth.tar` file; a HuggingFace folder; the name of a shipped encoder, or one on the hub.
         hints: what an official file leaves open about its architecture.
+        predictor: whether its predictor is wanted too.
 
     Raises:
         DataError: nothing there, or nothing that can be used.
@@ -34,7 +35,7 @@ def open_weights(source: str | Path, hints: Hints = NO_HINTS) -> Weights:
     if not path.exists() and is_hub_name(str(source)):
         path = fetch(str(source))
     if path.is_file() and path.suffix not in (".safetensors", ".ckpt", ".json"):
-        return open_official(path, hints)
+        return open_official(path, hints, predictor=predictor)
     if hints.given():
         raise ConfigError(f"{source} describes its architecture itself: leave out {', '.join(hints.given())}")
     if path.suffix == ".ckpt" and path.is_file():
