@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 from jepa.version import __version__
 
 if TYPE_CHECKING:
-    from jepa.checkpoints.load import load_encoder
+    from jepa.checkpoints.load import create_encoder, list_encoders, load_encoder, load_predictor, load_probe
 
-__all__ = ["__version__", "load_encoder"]
+__all__ = ["__version__", "create_encoder", "list_encoders", "load_encoder", "load_predictor", "load_probe"]
 
 
 def __getattr__(name: str) -> Any:
     # Lazy, so that `import jepa` and `jepa --help` do not import torch.
-    if name == "load_encoder":
-        from jepa.checkpoints.load import load_encoder
+    if name in __all__:
+        from jepa.checkpoints import load
 
-        return load_encoder
+        return getattr(load, name)
     raise AttributeError(f"module 'jepa' has no attribute {name!r}")

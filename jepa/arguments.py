@@ -8,9 +8,11 @@ written with commas (`--optim.betas 0.9,0.95`); and messages of one line that na
 import argparse
 import json
 import re
+import shutil
+import textwrap
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin
 
 from jepa.config import (
@@ -23,8 +25,8 @@ from jepa.config import (
     read_layer,
     resolve,
     to_dict,
-    type_name,
 )
+from jepa.config_values import type_name
 from jepa.errors import ConfigError
 
 Command = Any
@@ -187,7 +189,30 @@ def _parser(verb: str, command: Command, resolved: Resolved[Any]) -> Any:
         # Dataclasses inside a list arrive as JSON; jepa.config checks them.
         kind = Any if _contains_dataclass(option.hint) else option.hint
         groups.get(title, parser).add_argument(_flag(key), type=kind, help=text, metavar=metavar)
+    for item, keys in _items(command).items():
+        parser.add_argument_group(f"items of {', '.join(keys)}", f"{_first_sentence(item)}\n\n{_item_help(item)}")
     return parser
+
+
+def _items(command: Command) -> dict[type, list[str]]:
+    """The dataclasses of which some options are lists, and those options."""
+    found: dict[type, list[str]] = {}
+    for key, option in options(command.Config).items():
+        for member in get_args(option.hint):
+            if isinstance(member, type) and is_dataclass(member):
+                found.setdefault(member, []).append(_flag(key))
+    return found
+
+
+def _item_help(kind: type) -> str:
+    """The keys of an item, laid out as the options are."""
+    resolved: Resolved[Any] = resolve(kind, [])
+    width = shutil.get_terminal_size().columns - 6  # as argparse, less the indentation of a group
+    lines = [
+        textwrap.fill(f"{key + '  ':<30}{_described(option, resolved)}", width, subsequent_indent=" " * 30)
+        for key, option in options(kind).items()
+    ]
+    return "\n".join(lines)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -198,18 +223,34 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _help(option: Option, resolved: Resolved[Any]) -> str:
+    return _described(option, resolved).replace("%", "%%")
+
+
+def _described(option: Option, resolved: Resolved[Any]) -> str:
     text = field_docs(option.group).get(option.key.split(".")[-1], "")
     default = "required"
     if option.key in resolved.values:
         default = f"default: {_show(resolved.values[option.key])}"
-    return f"{text} ({type_name(option.hint)}; {default})".strip().replace("%", "%%")
+    return f"{text} ({type_name(option.hint)}; {default})".strip()
 
 
 def _show(value: Any) -> str:
     """A default as one would type it."""
     if isinstance(value, list | tuple) and all(isinstance(item, str | int | float) for item in value):
         return ",".join(str(item) for item in value) or "none"
+    if isinstance(value, list | tuple) and all(is_dataclass(item) for item in value):
+        return json.dumps([_given(item) for item in value])
     return json.dumps(to_dict({"": value})[""], default=str).strip('"')
+
+
+def _given(item: Any) -> dict[str, Any]:
+    """What of an item in a list is not the default of its class."""
+    plain, given = to_dict(item), {}
+    for one in fields(item):
+        default = one.default if one.default_factory is MISSING else one.default_factory()
+        if getattr(item, one.name) != default:
+            given[one.name] = plain[one.name]
+    return given
 
 
 def _contains_dataclass(hint: Any) -> bool:

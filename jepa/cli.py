@@ -37,6 +37,7 @@ VERBS = {
     "pretrain": "Pretrain an encoder on shards or a folder of videos",
     "probe": "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines",
     "extract": "Write the features of a frozen encoder",
+    "convert": "Convert weights between this package, HuggingFace and the official files",
     "report": "Make one HTML page of one or more run folders",
     "bench": "Measure the loader beside bare decoders and the official loader, or a manifest of ten million samples",
 }

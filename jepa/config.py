@@ -12,14 +12,13 @@ import dataclasses
 import difflib
 import hashlib
 import json
-import math
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
-from jepa import yaml_text
+from jepa import config_values, yaml_text
+from jepa.config_values import plain, show, type_name
 from jepa.errors import ConfigError
 
 T = TypeVar("T")
@@ -42,6 +41,9 @@ class Option:
     """Its default, or `dataclasses.MISSING` if it must be given."""
     group: type
     """The dataclass that declares it."""
+    layer_of: Callable[[], type] | None = None
+    """If its values are layers of a configuration by themselves (some of its keys, in one mapping): which one's. Said
+    by the field: `field(metadata={"layer_of": lambda: OtherConfig})`."""
 
     @property
     def required(self) -> bool:
@@ -82,7 +84,7 @@ class Resolved(Generic[T]):
 
     def to_yaml(self) -> str:
         """All keys as YAML, each with its origin as a comment unless it is the default."""
-        return yaml_text.dump(_nested({key: _plain(value) for key, value in self.values.items()}), self.origins)
+        return yaml_text.dump(_nested({key: plain(value) for key, value in self.values.items()}), self.origins)
 
 
 def options(kind: type, prefix: str = "", base: Any = MISSING) -> dict[str, Option]:
@@ -99,7 +101,7 @@ def options(kind: type, prefix: str = "", base: Any = MISSING) -> dict[str, Opti
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             found |= options(hint, f"{key}.", default)
         else:
-            found[key] = Option(key, hint, default, kind)
+            found[key] = Option(key, hint, default, kind, field.metadata.get("layer_of"))
     return found
 
 
@@ -112,6 +114,12 @@ def resolve(kind: type[T], layers: Sequence[Layer]) -> Resolved[T]:
         origins |= dict.fromkeys(layer.values, layer.origin)
     ordered = [key for key in options(kind) if key in values]
     return Resolved(kind, {key: values[key] for key in ordered}, {key: origins[key] for key in ordered})
+
+
+def changed(config: T, values: Mapping[str, Any]) -> T:
+    """`config` with other values for these dotted keys. Raises ConfigError as its dataclasses do."""
+    own = {key: option.default for key, option in options(type(config), base=config).items()}
+    return _construct(type(config), {**own, **values}, "")
 
 
 def load(kind: type[T], *paths: Path) -> T:
@@ -180,6 +188,9 @@ def make_layer(kind: type, content: Mapping[str, Any], origin: str, lines: Mappi
         where = f"{(lines or {}).get(key, origin)}: "
         if key in known:
             hint = known[key].hint
+            if layer_of := known[key].layer_of:
+                values[key] = _convert_layer(key, value, layer_of(), where, lines or {})
+                continue
             if (item := _item_kind(hint)) and isinstance(value, list):
                 values[key] = tuple(
                     _convert_item(f"{key}.{number}", one, item, origin, lines or {}) for number, one in enumerate(value)
@@ -191,11 +202,24 @@ def make_layer(kind: type, content: Mapping[str, Any], origin: str, lines: Mappi
                 raise ConfigError(f"{where}{key}: {error}") from error
         elif key in groups:
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{where}{key}: expected a mapping with keys of its own, got {_show(value)}")
+                raise ConfigError(f"{where}{key}: expected a mapping with keys of its own, got {show(value)}")
             pending += [(f"{key}.{name}", inner) for name, inner in reversed(list(value.items()))]
         else:
             raise ConfigError(f"{where}unknown key '{key}'{nearest(key, [*known, *groups])}")
     return Layer(origin, values)
+
+
+def _convert_layer(key: str, value: Any, kind: type, where: str, lines: Mapping[str, str]) -> dict[str, Any]:
+    """A mapping with some of the keys of a configuration, flat; what is wrong in it is told with its own line."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}{key}: expected a mapping with keys of its own, got {show(value)}")
+    return dict(make_layer(kind, value, f"{where}{key}", _below(key, lines, key)).values)
+
+
+def _below(key: str, lines: Mapping[str, str], remark: str) -> dict[str, str]:
+    """The places of the keys below this one, by their names below it, each with a remark."""
+    start = f"{key}."
+    return {name.removeprefix(start): f"{line}: {remark}" for name, line in lines.items() if name.startswith(start)}
 
 
 def _item_kind(hint: Any) -> type | None:
@@ -212,16 +236,23 @@ def _convert_item(key: str, value: Any, kind: type, origin: str, lines: Mapping[
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: expected {type_name(kind)}, got {_show(value)}")
-    own = {name: line for name, line in lines.items() if name.startswith(f"{key}.")}
-    inner = {name.removeprefix(f"{key}."): f"{line}: {listed}" for name, line in own.items()}
-    resolved: Resolved[Any] = resolve(kind, [make_layer(kind, value, where, inner)])
+        raise ConfigError(f"{where}: expected {type_name(kind)}, got {show(value)}")
+    resolved: Resolved[Any] = resolve(kind, [make_layer(kind, value, where, _below(key, lines, listed))])
     if missing := resolved.missing():
         raise ConfigError(f"{where}: missing {', '.join(missing)}")
     try:
         return resolved.build()
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """As `jepa.config_values.convert`, with the dataclasses in a value built from their keys."""
+    return config_values.convert(value, hint, _build)
+
+
+def _build(content: Mapping[str, Any], kind: type) -> Any:
+    return resolve(kind, [make_layer(kind, content, kind.__name__)]).build()
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -234,63 +265,10 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; there are: {', '.join(known)}" if 0 < len(known) <= 20 else ""
 
 
-def convert(value: Any, hint: Any) -> Any:
-    """`value`, as read from YAML or JSON, as an instance of the type annotation.
-
-    Raises:
-        ValueError: it is of another type; the message says what was expected.
-        ConfigError: it is a mapping that stands for a dataclass, and something inside is wrong.
-    """
-    try:
-        return _convert(value, hint)
-    except ConfigError:
-        raise
-    except ValueError:
-        raise ValueError(f"expected {type_name(hint)}, got {_show(value)}") from None
-
-
-def _convert(value: Any, hint: Any) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        return _convert_union(value, arguments)
-    if origin is Literal:
-        for choice in arguments:
-            if value == choice and type(value) is type(choice):
-                return value
-        raise ValueError(value)
-    if origin in (tuple, list) or hint in (tuple, list):
-        return _convert_sequence(value, origin or hint, arguments)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise ValueError(value)
-        return {convert(key, arguments[0]): convert(inner, arguments[1]) for key, inner in value.items()}
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _convert_dataclass(value, hint)
-    return _convert_scalar(value, hint)
-
-
-def type_name(hint: Any) -> str:
-    """A type annotation in words for users: `int or null`, `one of a, b`, `list of float`."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(type_name(member) for member in arguments))
-    if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in arguments)
-    if origin in (tuple, list):
-        if origin is list or arguments[1:] == (Ellipsis,):
-            return f"list of {type_name(arguments[0])}"
-        return f"list of {len(arguments)}: " + ", ".join(type_name(member) for member in arguments)
-    if hint is type(None):
-        return "null"
-    return {bool: "true or false", Path: "path", str: "text"}.get(hint, getattr(hint, "__name__", str(hint)))
-
-
 def to_dict(config: Any) -> dict[str, Any]:
     """A configuration as plain data for JSON and YAML: paths as text, tuples as lists."""
-    plain: dict[str, Any] = _plain(config)
-    return plain
+    content: dict[str, Any] = plain(config)
+    return content
 
 
 def to_yaml(config: Any) -> str:
@@ -308,55 +286,6 @@ def _default(field: "dataclasses.Field[Any]") -> Any:
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
-def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
-    for member in members:
-        try:
-            return convert(value, member)
-        except ConfigError:
-            raise
-        except ValueError:
-            continue
-    raise ValueError(value)
-
-
-def _convert_sequence(value: Any, kind: type, arguments: tuple[Any, ...]) -> Any:
-    if not isinstance(value, list | tuple):
-        raise ValueError(value)
-    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        if len(value) != len(arguments):
-            raise ValueError(value)
-        return tuple(convert(item, member) for item, member in zip(value, arguments, strict=True))
-    return kind(convert(item, arguments[0] if arguments else Any) for item in value)
-
-
-def _convert_dataclass(value: Any, kind: type) -> Any:
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise ValueError(value)
-    return resolve(kind, [make_layer(kind, value, kind.__name__)]).build()
-
-
-def _convert_scalar(value: Any, hint: Any) -> Any:
-    if hint in (None, type(None)):
-        if value is None:
-            return None
-    elif hint is float:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif hint is int:
-        if isinstance(value, float) and math.isfinite(value) and value == int(value):
-            return int(value)  # 1e6 is a fair way to write a number of steps
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif hint is Path:
-        if isinstance(value, str | Path) and str(value):
-            return Path(value).expanduser()
-    elif isinstance(value, hint):
-        return value
-    raise ValueError(value)
-
-
 def _construct(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
     hints = get_type_hints(kind)
     given: dict[str, Any] = {}
@@ -372,16 +301,6 @@ def _construct(kind: type[T], values: Mapping[str, Any], prefix: str) -> T:
         raise ConfigError(f"{where}{error}") from error
 
 
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for key, value in flat.items():
@@ -391,8 +310,3 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             branch = branch.setdefault(parent, {})
         branch[name] = value
     return tree
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(_plain(value), default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -56,12 +56,21 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class Mask:
-    """Which tokens of each clip are seen and which are predicted; token ids, sorted, int64."""
+    """Which tokens of each clip are seen and which are predicted; token ids, int64, sorted (the target within a block).
+
+    Raises:
+        ValueError: the target cannot be divided into its blocks.
+    """
 
     context: Int[Tensor, "B K"]
     target: Int[Tensor, "B M"]
     blocks: int = 1
-    """Of which the target consists, M / blocks tokens each, side by side: each is predicted by itself (I-JEPA)."""
+    """Of which the target consists, M / blocks tokens each, side by side: each is predicted by itself (I-JEPA).
+    A token may be in several."""
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1 or self.target.shape[-1] % self.blocks:
+            raise ValueError(f"got {self.target.shape[-1]} target ids for {self.blocks} blocks, expected a multiple")
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Mask":
         context, target = (ids.to(device, non_blocking=non_blocking) for ids in (self.context, self.target))

@@ -1,7 +1,7 @@
 """Configurations: checks, precedence, origins, writing."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jepa.config import (
+    changed,
     config_hash,
     convert,
     load,
@@ -21,8 +22,8 @@ from jepa.config import (
     resolve,
     to_dict,
     to_yaml,
-    type_name,
 )
+from jepa.config_values import type_name
 from jepa.errors import ConfigError
 
 
@@ -60,6 +61,21 @@ class Sample:
     sources: list[str] = field(default_factory=list)
     init: str | Path | None = None
     model: Model = Model(size="tiny")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Holds some keys of another configuration."""
+
+    name: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict, metadata={"layer_of": lambda: Sample})
+
+
+@dataclass(frozen=True)
+class Parted:
+    """A configuration with parts."""
+
+    parts: tuple[Part, ...] = ()
 
 
 Write = Callable[[str], Path]
@@ -252,3 +268,41 @@ def test_a_mistake_in_a_list_is_told_with_its_line(tmp_path: Path, text: str, me
 def test_a_mistake_in_a_list_without_lines_names_its_place() -> None:
     with pytest.raises(ConfigError, match=r"^command line: blocks\.1: unknown key 'wrong'"):
         make_layer(Model, {"blocks": [{}, {"wrong": 1}]}, "command line")
+
+
+def test_a_layer_inside_a_configuration_is_checked_and_flat(write: Write) -> None:
+    text = "parts:\n- {name: a}\n- name: b\n  changes:\n    model: {size: nano}\n    model.depth: 2\n    out: ~/x\n"
+    config = load(Parted, write(text))
+    assert config.parts == (
+        Part("a"), Part("b", {"model.size": "nano", "model.depth": 2, "out": Path.home() / "x"}),
+    )  # fmt: skip
+    assert load(Parted, write(to_yaml(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            "{}\n- changes:\n    model:\n      dept: 3",
+            ":5: parts: changes: unknown key 'model.dept'; did you",
+        ),
+        ("\n    steps: many", ':3: parts: changes: steps: expected int, got "many"'),
+        ("\n    model:\n      blocks:\n      - {scal: 1}", ":5: parts: changes: model.blocks: unknown key 'scal'"),
+        ("\n    steps: 1\n    steps: 2", ":4: key 'parts.0.changes.steps' is given twice (first on line 3)"),
+        (" 3", ":2: parts: changes: expected a mapping with keys of its own, got 3"),
+    ],
+)
+def test_a_mistake_in_a_layer_inside_is_told_with_its_line(write: Write, changes: str, message: str) -> None:
+    path = write(f"parts:\n- changes: {changes}\n")
+    with pytest.raises(ConfigError) as caught:
+        load(Parted, path)
+    assert str(caught.value).startswith(f"{path}{message}")
+
+
+def test_a_changed_configuration_has_other_values_for_some_keys() -> None:
+    config = Sample(Path("x"), steps=3, model=Model(size="tiny", depth=2))
+    assert changed(config, {"model.depth": 5, "name": "b"}) == Sample(
+        Path("x"), steps=3, name="b", model=Model(size="tiny", depth=5)
+    )
+    with pytest.raises(ConfigError, match="model: depth is 0, expected at least 1"):
+        changed(config, {"model.depth": 0})

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from jepa.errors import ConfigError
-from jepa.tokens import TokenGrid, gather, tubelets, untubelets
+from jepa.tokens import Mask, TokenGrid, gather, tubelets, untubelets
 
 
 def test_grid_of_clip() -> None:
@@ -39,3 +39,16 @@ def test_gather_picks_per_clip() -> None:
     tokens = torch.arange(24.0).reshape(2, 4, 3)
     ids = torch.tensor([[3, 0], [1, 1]])
     assert torch.equal(gather(tokens, ids), torch.stack([tokens[0, [3, 0]], tokens[1, [1, 1]]]))
+
+
+def test_a_mask_keeps_its_blocks_on_another_device() -> None:
+    mask = Mask(torch.tensor([[0, 3]]), torch.tensor([[1, 2, 2, 4]]), blocks=2)
+    moved = mask.to("meta")
+    assert (moved.blocks, moved.context.shape, moved.target.shape) == (2, (1, 2), (1, 4))
+    assert moved.target.device.type == "meta"
+
+
+@pytest.mark.parametrize("blocks", [0, 3, 8])
+def test_a_target_that_is_not_made_of_equal_blocks_is_refused(blocks: int) -> None:
+    with pytest.raises(ValueError, match=f"got 4 target ids for {blocks} blocks"):
+        Mask(torch.tensor([[0, 3]]), torch.tensor([[1, 2, 2, 4]]), blocks=blocks)

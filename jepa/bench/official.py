@@ -18,7 +18,7 @@ from jepa.bench.laps import Lap, timed_steps
 from jepa.bench.loaders import PATCH, TUBELET, Work
 from jepa.data.draws import Draw
 from jepa.data.transforms import AugmentConfig
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE
+from jepa.masks.config import LONG_RANGE, SHORT_RANGE
 
 NEEDS = "vjepa2.datasets.video_dataset", "vjepa2.datasets.utils.video.transforms_builder"
 MASKS = "vjepa2.masks.multiseq_multiblock3d"

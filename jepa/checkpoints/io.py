@@ -11,6 +11,7 @@ States are read with `weights_only=True`: a checkpoint is data, and no code in i
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,27 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         if reason is None or not isinstance(error, Exception):
             raise
         raise ConfigError(f"cannot write {path}: {reason}; free space or choose another place") from error
+
+
+def put_beside(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy of it where the disk has no hard links; atomically.
+
+    Both are files that are replaced as a whole and never written into, so a shared one stays what it is.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if target.exists() and target.samefile(source):
+        return  # renaming one name of a file over another does nothing, and would leave the temporary one
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.hardlink_to(source)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except OSError:
+        with source.open("rb") as content, atomic_write(target) as file:
+            shutil.copyfileobj(content, file)
 
 
 def require_writable(folder: Path) -> None:

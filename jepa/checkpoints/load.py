@@ -1,109 +1,155 @@
-"""Loading encoders for use, and weights for further training."""
+"""Loading encoders, predictors and probes for use, and weights for further training; from any source that
+`open_weights` knows."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
-from jepa.checkpoints.folder import IMAGENET_MEAN, IMAGENET_STD, SavedModel, encoder_prefix, open_folder
-from jepa.errors import DataError
+from jepa.checkpoints.blank import blank, filled, make_predictor
+from jepa.checkpoints.frozen import FrozenEncoder as FrozenEncoder
+from jepa.checkpoints.frozen import random_encoder as random_encoder
+from jepa.checkpoints.source import _SHIPPED as _SHIPPED
+from jepa.checkpoints.source import is_shipped as is_shipped
+from jepa.checkpoints.source import open_weights
+from jepa.checkpoints.source import shipped as shipped
+from jepa.checkpoints.weights import Hints, Weights, listed, require_fit
+from jepa.config import nearest
+from jepa.errors import ConfigError, DataError
+from jepa.models.action_predictor import ActionPredictor
+from jepa.models.catalog import CATALOG
 from jepa.models.encoder import Encoder, EncoderConfig
 from jepa.models.jepa import JEPA
-from jepa.rng import derive
-from jepa.tokens import TokenGrid
-
-_SHIPPED = Path(__file__).parent / "shipped"
-
-
-class FrozenEncoder(nn.Module):
-    """An encoder for use: evaluation mode, no gradients, and the facts of its training.
-
-    `encoder(clips)` maps normalised clips (B, C, T, H, W) to tokens (B, N, D); `encoder.preprocess` makes
-    normalised clips from uint8 ones.
-    """
-
-    def __init__(self, encoder: Encoder, facts: Mapping[str, Any], checkpoint_hash: str) -> None:
-        super().__init__()
-        self.encoder = encoder.eval().requires_grad_(False)
-        self.facts = dict(facts)
-        self.checkpoint_hash = checkpoint_hash
-        normalisation = self.facts.get("normalisation", {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(normalisation["mean"]).reshape(1, -1, 1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalisation["std"]).reshape(1, -1, 1, 1, 1), persistent=False)
-
-    @property
-    def config(self) -> EncoderConfig:
-        return self.encoder.config
-
-    @property
-    def width(self) -> int:
-        """D, the width of a token."""
-        return self.config.width
-
-    @property
-    def window_stride(self) -> int:
-        """Frames between two frames of a clip, as in pretraining."""
-        return int(self.facts.get("clip", {}).get("stride", 1))
-
-    def train(self, mode: bool = True) -> "FrozenEncoder":
-        """Stays in evaluation mode."""
-        return super().train(False)
-
-    def grid_of(self, clips: Tensor) -> TokenGrid:
-        """Token grid of these clips."""
-        return self.encoder.grid_of(clips)
-
-    def preprocess(self, clips: UInt8[Tensor, "B C T H W"]) -> Float[Tensor, "B C T H W"]:
-        """uint8 RGB clips to normalised floats."""
-        return (clips.to(self.mean.dtype) / 255 - self.mean) / self.std
-
-    @torch.no_grad()
-    def forward(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N D"]:
-        """Tokens of normalised clips. Raises ConfigError when their size does not divide into tubelets."""
-        tokens: Tensor = self.encoder(clips)
-        return tokens
-
-    @torch.no_grad()
-    def levels(self, clips: Float[Tensor, "B C T H W"], levels: Sequence[int]) -> list[Float[Tensor, "B N D"]]:
-        """Tokens after the blocks with these 0-based numbers; negative ones count from the end."""
-        return self.encoder.levels(clips, levels)
+from jepa.models.place import PositionKind
+from jepa.models.predictor import Predictor
+from jepa.models.probes import Probe, build_probe
 
 
-def load_encoder(path: str | Path, *, weights: Literal["target", "context"] | None = None) -> FrozenEncoder:
+def load_encoder(
+    path: str | Path,
+    *,
+    weights: Literal["target", "context"] | None = None,
+    heads: int | None = None,
+    frames: int | None = None,
+    size: int | None = None,
+    positions: PositionKind | None = None,
+    levels: tuple[int, ...] | None = None,
+) -> FrozenEncoder:
     """Load a frozen encoder.
 
     Args:
-        path: a run folder, a folder with `model.safetensors` and `config.json`, that weights file, or the name of a
-            shipped encoder (see `shipped`).
+        path: a run folder, finished or not; a folder with `model.safetensors` and `config.json`, ours or HuggingFace's,
+            or that weights file; an official `.pt` or `.pth.tar` file; the name of a shipped encoder (see `shipped`);
+            or `owner/name` on the HuggingFace hub (extra `hf`).
         weights: the EMA target encoder or the context encoder; by default the one its training meant to be used.
+        heads: attention heads, where an official file of an unusual width leaves them open.
+        frames: of the clips of training, where an official file does not tell; other lengths work all the same.
+        size: height and width in pixels of these clips, likewise.
+        positions: kind of positions, where an official file leaves it open.
+        levels: 0-based numbers of the supervised blocks, where an official file of an unusual depth leaves them open.
 
     Raises:
-        DataError: nothing there, or it holds no encoder.
+        DataError: nothing there, or it holds no encoder; a tensor is unknown, missing or of another shape; the file
+            wants to run code.
+        ConfigError: an architecture that cannot be; or hints for a source that describes itself.
     """
-    model = open_folder(_resolve(path))
-    prefix = {"target": "target_encoder", "context": "encoder", None: encoder_prefix(model.facts)}[weights]
-    encoder = Encoder(model.encoder)
-    _load_strictly(encoder, model, f"{prefix}.")
-    return FrozenEncoder(encoder, model.facts, model.digest())
+    hints = Hints(heads=heads, frames=frames, size=size, positions=positions, levels=levels)
+    opened = open_weights(path, hints, predictor=False)
+    prefix = {"target": "target_encoder", "context": "encoder", None: opened.evaluated}[weights]
+    config = _encoder_config(opened)
+    encoder = blank(lambda: Encoder(config))
+    return FrozenEncoder(filled(encoder, _fitting(encoder, opened, f"{prefix}.")), opened.facts, opened.digest())
 
 
-def random_encoder(config: EncoderConfig, *, seed: int, facts: Mapping[str, Any] | None = None) -> FrozenEncoder:
-    """The same architecture with random weights: what a probe must beat."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, 0, "random encoder"))
-        encoder = Encoder(config)
-    return FrozenEncoder(encoder, facts or {}, f"random-{seed}")
+def load_predictor(
+    path: str | Path,
+    *,
+    heads: int | None = None,
+    predictor_heads: int | None = None,
+    frames: int | None = None,
+    size: int | None = None,
+    positions: PositionKind | None = None,
+    levels: tuple[int, ...] | None = None,
+) -> Predictor | ActionPredictor:
+    """Load the predictor that was trained with an encoder, frozen; for V-JEPA 2-AC its `ActionPredictor`.
+
+    Its mask tokens are numbered as in the file. In V-JEPA 2 a default run trains only token 0, while other loaders take
+    token 1 unless told otherwise; `jepa convert` prints their norms.
+
+    Args:
+        path: as for `load_encoder`.
+        heads: of the encoder, as for `load_encoder`.
+        predictor_heads: of the predictor, where an official file of an unusual width leaves them open.
+        frames: as for `load_encoder`.
+        size: as for `load_encoder`.
+        positions: as for `load_encoder`.
+        levels: as for `load_encoder`.
+
+    Raises:
+        DataError: as `load_encoder`; or there is no predictor.
+        ConfigError: as `load_encoder`.
+    """
+    opened = open_weights(path, Hints(heads, predictor_heads, frames, size, positions, levels))
+    predictor, encoder, tensors = opened.predictor, _encoder_config(opened), opened.tensors("predictor.")
+    if predictor is None or not tensors:
+        raise DataError(f"{opened.where} holds no predictor")
+    module = blank(lambda: make_predictor(predictor, encoder, tensors))
+    require_fit(tensors, module.state_dict(), opened.where, "predictor")
+    return filled(module, tensors)
 
 
-def shipped() -> list[str]:
-    """Names of the encoders that come with the package."""
-    return sorted(folder.name for folder in _SHIPPED.glob("*") if folder.is_dir()) if _SHIPPED.is_dir() else []
+def load_probe(path: str | Path, *, number: int = 0, heads: int | None = None) -> Probe:
+    """Load a trained attentive probe, frozen: tokens (B, N, D) to class scores.
+
+    Args:
+        path: an official file of probes, a HuggingFace folder of `VJEPA2ForVideoClassification` or its name on the hub,
+            or a folder of `jepa convert`.
+        number: which of several probes; a file may hold one per setting of the optimizer.
+        heads: attention heads, 16 in official files if not given.
+
+    Raises:
+        DataError: nothing there, or no probe of this number.
+        ConfigError: as `load_encoder`.
+    """
+    opened = open_weights(path, Hints(heads=heads))
+    if not 0 <= number < len(opened.probes):
+        raise DataError(f"{opened.where} holds {len(opened.probes)} probes, none of number {number}")
+    module, tensors = blank(lambda: build_probe(opened.probes[number])), opened.tensors(f"probes.{number}.")
+    require_fit(tensors, module.state_dict(), opened.where, "probe")
+    return filled(module, tensors)
+
+
+def create_encoder(name: str, *, seed: int = 0, **overrides: Any) -> FrozenEncoder:
+    """A frozen encoder of a published or shipped architecture, with random weights.
+
+    Args:
+        name: one of `list_encoders()`.
+        seed: of the weights.
+        overrides: fields of `EncoderConfig` that differ, e.g. `frames=16`.
+
+    Raises:
+        ConfigError: an unknown name or field, or an architecture that cannot be.
+    """
+    if name in CATALOG:
+        entry = CATALOG[name]
+        config, facts = entry.encoder, {"normalisation": {"mean": entry.mean, "std": entry.std}}
+    elif name in shipped():
+        opened = open_weights(name)
+        config, facts = _encoder_config(opened), {"normalisation": opened.facts["normalisation"]}
+    else:
+        raise ConfigError(f"unknown encoder '{name}'{nearest(name, list_encoders())}")
+    known = [field.name for field in fields(EncoderConfig)]
+    for field in overrides:
+        if field not in known:
+            raise ConfigError(f"encoders have no '{field}'{nearest(field, known)}")
+    return random_encoder(replace(config, **overrides), seed=seed, facts=facts)
+
+
+def list_encoders() -> list[str]:
+    """Names of the architectures that `create_encoder` knows: the published ones, and the shipped encoders."""
+    return [*CATALOG, *shipped()]
 
 
 @dataclass(frozen=True)
@@ -133,11 +179,11 @@ def load_weights(jepa: JEPA, path: str | Path) -> LoadReport:
     Raises:
         DataError: no encoder there, or one of another architecture.
     """
-    model = open_folder(_resolve(path))
-    prefix = f"{encoder_prefix(model.facts)}."
-    _load_strictly(jepa.target_encoder, model, prefix)
-    _load_strictly(jepa.encoder, model, prefix)
-    own, saved = jepa.predictor.state_dict(), model.tensors("predictor.")
+    opened = open_weights(path)
+    tensors = _fitting(jepa.target_encoder, opened, f"{opened.evaluated}.")
+    jepa.target_encoder.load_state_dict(tensors)
+    jepa.encoder.load_state_dict(_fitting(jepa.encoder, opened, f"{opened.evaluated}."))
+    own, saved = jepa.predictor.state_dict(), opened.tensors("predictor.")
     fitting = {name: tensor for name, tensor in saved.items() if name in own and own[name].shape == tensor.shape}
     unused = sorted(f"predictor.{name}" for name in saved.keys() - fitting.keys())
     jepa.predictor.load_state_dict(fitting, strict=False)
@@ -145,35 +191,33 @@ def load_weights(jepa: JEPA, path: str | Path) -> LoadReport:
     loaded += [f"encoder.{name}" for name in jepa.encoder.state_dict()]
     loaded += [f"predictor.{name}" for name in fitting]
     fresh = sorted(set(jepa.state_dict()) - set(loaded))
-    return LoadReport(tuple(loaded), tuple(fresh), tuple(unused), model.digest())
+    return LoadReport(tuple(loaded), tuple(fresh), tuple(unused), opened.digest())
 
 
 def weights_digest(path: str | Path) -> str | None:
     """Digest of the weights that `load_weights` would take from `path`; none if there are none (any more)."""
     try:
-        return open_folder(_resolve(path)).digest()
+        return open_weights(path).digest()
     except DataError:
         return None
 
 
-def is_shipped(path: str | Path) -> bool:
-    """Whether this names a shipped encoder; a file or folder of the same name comes first."""
-    return str(path) in shipped() and not Path(path).exists()
-
-
-def _resolve(path: str | Path) -> Path:
-    return _SHIPPED / str(path) if is_shipped(path) else Path(path)
+def _encoder_config(opened: Weights) -> EncoderConfig:
+    if opened.encoder is None:
+        raise DataError(f"{opened.where} holds no encoder, only {len(opened.probes)} probes: see jepa.load_probe")
+    return opened.encoder
 
 
 def _size(config: EncoderConfig) -> str:
     return f"width {config.width}, depth {config.depth}, patch {config.patch}"
 
 
-def _load_strictly(encoder: Encoder, model: SavedModel, prefix: str) -> None:
-    tensors, own = model.tensors(prefix), encoder.state_dict()
+def _fitting(encoder: Encoder, opened: Weights, prefix: str) -> Mapping[str, Tensor]:
+    """The tensors of an encoder. Raises DataError unless they are those of this one in name and shape."""
+    tensors, own = opened.tensors(prefix), encoder.state_dict()
     if not tensors:
         raise DataError(
-            f"{model.weights} holds no tensors named {prefix}*: it is no encoder, or was saved without this one"
+            f"{opened.where} holds no tensors named {prefix}*: it is no encoder, or was saved without this one"
         )
     wrong = sorted(
         name
@@ -182,7 +226,7 @@ def _load_strictly(encoder: Encoder, model: SavedModel, prefix: str) -> None:
     )
     if wrong:
         raise DataError(
-            f"{model.weights} does not fit the encoder: {len(wrong)} tensors differ in name or shape, first {wrong[0]}"
-            f"; it holds {_size(model.encoder)}, wanted {_size(encoder.config)}"
+            f"{opened.where} does not fit the encoder: {len(wrong)} tensors differ in name or shape, first "
+            f"{listed(wrong)}; it holds {_size(_encoder_config(opened))}, wanted {_size(encoder.config)}"
         )
-    encoder.load_state_dict(tensors)
+    return tensors

@@ -39,6 +39,8 @@ class Config(PretrainConfig):
     """Number of the first clip, as consumed by the run: the clips of all kinds and processes counted together."""
     count: int = 64
     """Clips to print."""
+    phase: str | None = None
+    """Name of the phase whose clips to print, if the run has phases; none for the first."""
     world_size: int = 1
     """Processes that share each step."""
     workers: int = 0
@@ -70,6 +72,7 @@ def rows(config: Config) -> Iterator[dict[str, Any]]:
     """
     if not config.count:
         return
+    config = _of_phase(config)
     videos, images = open_data(config)
     mixed = None if images is None else (images, config.steps)
     plan = make_plan(
@@ -85,6 +88,19 @@ def rows(config: Config) -> Iterator[dict[str, Any]]:
     )
     before = config.start - config.steps.consumed(first)
     yield from islice(clips, before, before + config.count)
+
+
+def _of_phase(config: Config) -> Config:
+    """The phase that is asked for, as a run of its own; the run itself if it has none."""
+    names = [phase.name for phase in config.phases]
+    if config.phase is not None and config.phase not in names:
+        there = f"the phases are {', '.join(names)}" if names else "this run has no phases"
+        raise ConfigError(f"phase is '{config.phase}', but {there}")
+    if not names:
+        return config
+    run = config.phase_run(0 if config.phase is None else names.index(config.phase))
+    assert isinstance(run, Config)
+    return run
 
 
 def _planned(config: Config, plan: Plan, steps: range) -> Iterator[tuple[int, tuple[RankStep, ...]]]:

@@ -1,31 +1,37 @@
 """The masks of a step, as a pure function of (seed, step, batch size)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 from jepa.errors import ConfigError
-from jepa.masks.collate import EVERY, fixed, official
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE, BlockConfig, draw_targets
+from jepa.masks.causal import Causal
+from jepa.masks.collate import EVERY, Shares
+from jepa.masks.config import LONG_RANGE, SHORT_RANGE, MaskConfig
+from jepa.masks.ijepa import IJEPA
+from jepa.masks.multiblock import Multiblock
+from jepa.masks.tube import Tube
 from jepa.rng import generator
 from jepa.tokens import Mask, TokenGrid
-
-_DRAWS = 256
 
 
 @dataclass(frozen=True)
 class MasksConfig:
     """Mask configurations; the encoder and the predictor run once for each."""
 
-    kinds: tuple[BlockConfig, ...] = (SHORT_RANGE, LONG_RANGE)
-    """Short range (many small blocks) and long range (few large ones), as in V-JEPA."""
+    kinds: tuple[MaskConfig, ...] = (SHORT_RANGE, LONG_RANGE)
+    """The masks of a step, each of its own kind; by default short range (many small blocks) and long range (few large
+    ones), as in V-JEPA."""
     collation: Literal["fixed", "official"] = "fixed"
     """`fixed`: the same number of tokens in every batch, a random subset. `official`: cut to the batch's shortest in
     time order, as the released code does."""
     context_share: float | None = None
-    """With `fixed`: share of the tokens kept as context; none for what the blocks leave on average."""
+    """With `fixed`: share of the tokens kept as context; none for what the blocks leave on average, or what other kinds
+    leave at least."""
     target_share: float | None = None
-    """With `fixed`: share of the tokens predicted; none for what the blocks cover on average."""
+    """With `fixed`: share of the tokens predicted; none for what the blocks cover on average, or other kinds at least.
+    Of ijepa: all blocks together."""
 
     def __post_init__(self) -> None:
         if not self.kinds:
@@ -37,36 +43,54 @@ class MasksConfig:
             raise ConfigError(
                 "masks.context_share + masks.target_share is above 1: a token is seen or predicted, not both"
             )
+        for kind in self.kinds:
+            if kind.complement is None:
+                continue
+            # What is the target before the mask is turned round is the context behind it.
+            to_target = (kind.complement == "target") != kind.inverse
+            name, share = ("target", self.target_share) if to_target else ("context", self.context_share)
+            if share is not None:
+                raise ConfigError(f"masks.{name}_share is given, but complement: {kind.complement} sets that number")
 
 
 class MaskSampler:
     """Draws the masks of a step; picklable, stateless."""
 
     def __init__(self, config: MasksConfig, grid: TokenGrid, seed: int) -> None:
+        """Count what is kept.
+
+        Raises:
+            ConfigError: a configuration is not for such a grid, or asks for larger shares than it can have.
+        """
         if grid.count < 2:
             raise ConfigError(f"a grid of {grid.count} token cannot be masked: use more frames or a larger size")
         self.config, self.grid, self.seed = config, grid, seed
-        self._counts = tuple(_counts(config, kind, grid) for kind in config.kinds)
+        shares = Shares(config.context_share, config.target_share) if config.collation == "fixed" else None
+        self._kinds = tuple(_build(kind, grid, shares) for kind in config.kinds)
 
     def __call__(self, step: int, batch: int, rows: slice = EVERY) -> tuple[Mask, ...]:
         """Masks of these rows of the (global) batch of `batch` clips at `step`, one per configuration."""
-        return tuple(self._draw(number, step, batch, rows) for number in range(len(self.config.kinds)))
-
-    def _draw(self, number: int, step: int, batch: int, rows: slice) -> Mask:
-        rng = generator(self.seed, step, f"mask/{number}")
-        covered = draw_targets(self.config.kinds[number], self.grid, batch, rng)
-        if self.config.collation == "official":
-            return official(covered, rows)
-        keep, predict = self._counts[number]
-        return fixed(covered, keep, predict, rng, rows)
+        return tuple(
+            kind.draw(batch, generator(self.seed, step, f"mask/{number}"), rows)
+            for number, kind in enumerate(self._kinds)
+        )
 
 
-@lru_cache(maxsize=64)
-def _counts(config: MasksConfig, kind: BlockConfig, grid: TokenGrid) -> tuple[int, int]:
-    """Context and target tokens per clip; the mean target share is estimated by a fixed simulation."""
-    shares = [draw_targets(kind, grid, 1, generator(0, draw, "mask/share")).mean() for draw in range(_DRAWS)]
-    covered = float(sum(shares)) / _DRAWS
-    keep = round(grid.count * (config.context_share or min(1 - covered, 1 - (config.target_share or 0))))
-    keep = min(max(keep, 1), grid.count - 1)
-    predict = round(grid.count * (config.target_share or covered))
-    return keep, min(max(predict, 1), grid.count - keep)
+@runtime_checkable
+class _Drawer(Protocol):
+    """Draws the masks of one configuration on one grid."""
+
+    def draw(self, batch: int, rng: np.random.Generator, rows: slice = EVERY) -> Mask:
+        """Mask of these rows of a batch."""
+
+
+def _build(config: MaskConfig, grid: TokenGrid, shares: Shares | None) -> _Drawer:
+    match config.kind:
+        case "multiblock":
+            return Multiblock(config, grid, shares)
+        case "tube":
+            return Tube(config, grid, shares)
+        case "causal":
+            return Causal(config, grid, shares)
+        case "ijepa":
+            return IJEPA(config, grid, shares)

@@ -20,7 +20,7 @@ from jepa.errors import ConfigError
 from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
 from jepa.models.patch_embed import PatchEmbed
 from jepa.models.place import PlaceConfig, Places, PositionKind
-from jepa.models.rope import Variant
+from jepa.models.rope import Rotation, Variant
 from jepa.tokens import TokenGrid
 
 MODALITY_STD = 1e-6
@@ -164,13 +164,30 @@ class Encoder(nn.Module):
         if not all(-depth <= level < depth for level in levels):
             raise ConfigError(f"levels {list(levels)} reach outside an encoder of depth {depth}")
         wanted = [level % depth for level in levels]
-        tokens, rotation = self.places.place(self._embed(clips, context), self.grid_of(clips), context)
+        tokens, rotation = self.begin(clips, context)
         found: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
             tokens = block(tokens, rotation)
             if number in wanted:
-                found[number] = self._normalise(tokens, number)
+                found[number] = self.normalise(tokens, number)
         return [found[level] for level in wanted]
+
+    def begin(
+        self, clips: Float[Tensor, "B C T H W"], context: Int[Tensor, "B K"] | None = None
+    ) -> tuple[Float[Tensor, "B K D"], Rotation | None]:
+        """What the first block takes: embedded tokens with their positions, or the rotation that tells these."""
+        return self.places.place(self._embed(clips, context), self.grid_of(clips), context)
+
+    def normalise(self, tokens: Float[Tensor, "B K D"], level: int) -> Float[Tensor, "B K D"]:
+        """Tokens after block `level` (0-based) through its own LayerNorm if it is a supervised level, else through the
+        final one."""
+        supervised = self.config.levels
+        if not supervised:
+            final: Tensor = self.norm(tokens)
+            return final
+        own = supervised.index(level) if level in supervised else -1
+        normed: Tensor = self.norms_block[own](tokens)
+        return normed
 
     def _embed(self, clips_BCTHW: Tensor, context_BK: Tensor | None) -> Tensor:
         if not self.config.image_tokenizer:
@@ -180,12 +197,3 @@ class Encoder(nn.Module):
         embed = self.patch_embed_img if image else self.patch_embed
         tokens: Tensor = embed(clips_BCTHW, context_BK)
         return tokens + (self.img_mod_embed if image else self.video_mod_embed)
-
-    def _normalise(self, tokens_BKD: Tensor, level: int) -> Tensor:
-        supervised = self.config.levels
-        if not supervised:
-            final: Tensor = self.norm(tokens_BKD)
-            return final
-        own = supervised.index(level) if level in supervised else -1
-        normed: Tensor = self.norms_block[own](tokens_BKD)
-        return normed

@@ -2,7 +2,8 @@
 
 Each axis gets a share of the width; a coordinate p becomes sin(p w_i), cos(p w_i) with w_i = 10000^(-i / (d / 2))
 for the d channels of that axis. The shares of V-JEPA 1 are equal ("uniform power"): 2 * ceil(D / 6) channels for
-time, rows and columns, cut to the width D. Those of I-JEPA are half of the width for rows, half for columns.
+time, rows and columns, cut to the width D. Those of I-JEPA are half of the width for columns, half for rows, in
+this order (its code names them the other way round).
 
 Other lengths and resolutions: coordinates are counted on, or, given the grid of the training clips, its vectors are
 interpolated as in the released code: a shorter clip of the same resolution takes the first steps, others are resampled
@@ -30,7 +31,7 @@ def sincos_positions(
     Args:
         grid: token layout.
         width: D.
-        kind: equal shares for time, rows and columns (`sincos`), or halves for rows and columns (`sincos2d`).
+        kind: equal shares for time, rows and columns (`sincos`), or halves for columns and rows (`sincos2d`).
         base: interpolate the vectors of this grid; none to count positions on.
     """
     steps_only = base is not None and base.shape[1:] == grid.shape[1:] and grid.steps <= base.steps
@@ -47,7 +48,7 @@ def sincos_positions(
 def _table(grid: TokenGrid, width: int, kind: SinCos) -> Float[Tensor, "N D"]:
     step, row, column = grid.coordinates(torch.arange(grid.count))
     if kind == "sincos2d":
-        axes, share = [row, column], 2 * math.ceil(width / 4)
+        axes, share = [column, row], 2 * math.ceil(width / 4)
     else:
         axes, share = [step, row, column], 2 * math.ceil(width / 6)
     return torch.cat([_axis(axis, share) for axis in axes], dim=1)[:, :width].contiguous()

@@ -2,7 +2,8 @@
 
 A report is looked at most when something went wrong, so nothing here is required and nothing damaged stops it: a
 missing or unreadable file becomes a note. Only a folder that holds no trace of a run is refused. The stages of a demo
-(`RUN/stages/NAME`) are run folders of their own.
+(`RUN/stages/NAME`) and the phases of a run (`RUN/NUMBER-NAME`) are run folders of their own. The latest phase stands
+for the run, with the results and the weights in the folder of the whole; the phases before it are its stages.
 """
 
 import csv
@@ -114,22 +115,35 @@ def read_run(path: str | Path) -> Run:
     stages_folder = folder / "stages"
     stages = sorted(stages_folder.iterdir()) if stages_folder.is_dir() else []
     config_text = _text(folder / "config.yaml", notes)
+    config = _yaml(config_text, folder / "config.yaml", notes)
+    *before, latest = phases_of(folder, config) or [folder]
+    if latest != folder:
+        config = _yaml(_text(latest / "config.yaml", notes), latest / "config.yaml", notes)
     scores = read_scores(folder / "results.jsonl", notes)
     predictions = read_predictions(folder / "predictions", notes)
     notes += _strangers(scores, predictions)
     return Run(
         path=folder,
         name=folder.resolve().name,
-        config=_yaml(config_text, folder / "config.yaml", notes),
+        config=config,
         config_text=config_text,
         environment=_json(folder / "environment.json", notes),
         model=_json(folder / "config.json", notes if (folder / "model.safetensors").exists() else None),
-        metrics=read_metrics(folder / "metrics.csv", notes),
+        metrics=read_metrics(latest / "metrics.csv", notes),
         scores=scores,
         predictions=predictions,
-        stages=tuple(read_run(stage) for stage in stages if is_run_folder(stage)),
+        stages=tuple(read_run(stage) for stage in (*stages, *before) if is_run_folder(stage)),
         notes=tuple(notes),
     )
+
+
+def phases_of(folder: Path, config: Mapping[str, Any]) -> list[Path]:
+    """The folders of the phases that a run has begun, in order; none if it has no phases."""
+    try:
+        names = [f"{number}-{phase['name']}" for number, phase in enumerate(config.get("phases") or (), start=1)]
+    except (TypeError, KeyError):  # damaged: what it says is not shown
+        return []
+    return [folder / name for name in names if is_run_folder(folder / name)]
 
 
 def _strangers(scores: Sequence[Score], predictions: Mapping[str, Predictions]) -> list[str]:

@@ -205,6 +205,8 @@ def _draw_masks(run: Run, clips: _Clips, grid: TokenGrid) -> tuple[ClipPictures,
         for kind, mask in enumerate(masks):
             context, target = (token_map(ids[number].numpy(), grid.shape) for ids in (mask.context, mask.target))
             label = f"mask {kind + 1}: {context.mean():.0%} seen, {target.mean():.0%} predicted"
+            if mask.blocks > 1:
+                label += f", in {mask.blocks} blocks"
             strips.append(_strip(label, list(draw_mask(frames, context, target)[pick])))
         drawn.append(ClipPictures(clips.titles[clip], tuple(strips)))
     return tuple(drawn)

@@ -204,9 +204,8 @@ class SaveState(Callback):
         if step % self.every == 0 or step >= self.last_step or stopping:
             trainer.save_checkpoint(self.folder.checkpoint)
         if stopping and step < self.last_step:
-            name = self.stop.signal.name if self.stop.signal else "a signal"
             raise InterruptedRun(
-                f"stopped by {name} after step {step} of {self.last_step}, state saved; continue with: "
+                f"stopped by {self.stop.name} after step {step} of {self.last_step}, state saved; continue with: "
                 f"{self.folder.resume_command()}",
                 self.stop.exit_code,
             )

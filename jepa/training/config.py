@@ -4,10 +4,13 @@ The parts are declared beside the classes they configure (models, masks, objecti
 together with what belongs to the run itself. The resolved tree is the first file of a run folder.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from jepa.config import changed, make_layer
 from jepa.data.interleave import exact
 from jepa.data.loader_config import LoaderConfig
 from jepa.data.steps import Steps
@@ -15,11 +18,12 @@ from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import Short, WindowConfig
 from jepa.devices import DeviceName
 from jepa.errors import ConfigError
-from jepa.masks.build import MasksConfig
-from jepa.masks.multiblock import BlockConfig
+from jepa.masks.build import MaskSampler, MasksConfig
+from jepa.masks.config import IMAGE
 from jepa.models.build import ModelConfig
 from jepa.objectives.build import ObjectiveConfig, require_outputs
 from jepa.optim.schedules import OptimConfig
+from jepa.rng import derive
 from jepa.tokens import TokenGrid
 
 
@@ -76,7 +80,7 @@ class ImagesConfig:
     """Width over height of the random crop, from and to."""
     flip: bool = True
     """Mirror half of the images left to right."""
-    masks: MasksConfig = field(default_factory=lambda: MasksConfig(kinds=(BlockConfig(10, (0.15, 0.15)),)))
+    masks: MasksConfig = field(default_factory=lambda: MasksConfig(kinds=(IMAGE,)))
     """Which tokens of an image are seen and which are predicted; ten blocks, as in V-JEPA 2.1."""
 
     def __post_init__(self) -> None:
@@ -119,6 +123,35 @@ class RunConfig:
                 raise ConfigError(f"run.{name} is {value}, expected at least 1")
 
 
+CHECKPOINT = Path("checkpoints", "last.ckpt")
+"""Inside a run folder: weights, optimizer and position, to continue."""
+WHOLE = ("out", "resume", "init", "seed", "json", "max_steps", "phases", "objective.target")
+"""Keys that belong to a run and not to one of its phases."""
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase of a run with phases: the configuration of the run with some values changed.
+
+    It is the run's configuration that is changed, not that of the phase before: what a phase does not name is as in the
+    run. A key that a phase names is out of reach of the command line.
+    """
+
+    name: str
+    """Its name: letters, digits, dashes; its run folder is called `<number>-<name>`."""
+    changes: Mapping[str, Any] = field(default_factory=dict, metadata={"layer_of": lambda: PretrainConfig})
+    """Keys of the run, nested or dotted, and their values in this phase; all but those of the run as a whole: out,
+    resume, init, seed, json, max_steps, phases, objective.target."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.name):
+            raise ConfigError(f"name: '{self.name}' is no name of a phase: use letters, digits and single dashes")
+        flat = make_layer(PretrainConfig, self.changes, "changes").values
+        if whole := [key for key in flat if key in WHOLE]:
+            raise ConfigError(f"changes: {', '.join(whole)}: said for the whole run, not for one of its phases")
+        object.__setattr__(self, "changes", flat)
+
+
 @dataclass(frozen=True)
 class PretrainConfig:
     """One pretraining run."""
@@ -130,11 +163,12 @@ class PretrainConfig:
     """Run folder; made if missing."""
     max_steps: int | None = None
     """End after this many optimizer steps at most. Cuts the run short without changing its schedules, which follow
-    optim.steps; the model is written all the same."""
+    optim.steps; the model is written all the same. With phases it cuts each of them."""
     resume: bool = False
     """Continue the run in `out` from its last checkpoint, at the exact step; starts it if there is none yet."""
     init: str | None = None
-    """Start from these weights: a run folder, a model.safetensors, or the name of a shipped model."""
+    """Start from these weights: a run folder, a model.safetensors, or the name of a shipped model. Or from a
+    checkpoint, RUN/checkpoints/last.ckpt: each network from its own weights, and the optimizer with its moments."""
     seed: int = 0
     """Seed of weights, order of the clips, crops, masks and dropout."""
     json: bool = False
@@ -155,13 +189,47 @@ class PretrainConfig:
     """Batch size and reading."""
     run: RunConfig = field(default_factory=RunConfig)
     """Device, logging, checkpoints."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Parts of the run, one after the other, e.g. pretraining and cool-down: each a `name` and `changes`, keys of this
+    configuration with their values in that phase. Each is a run folder in `out` and starts from the weights and the
+    optimizer of the one before, at step 0 of its own schedules. None: the run is one piece."""
 
     def __post_init__(self) -> None:
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"max_steps is {self.max_steps}, expected at least 1")
         require_outputs(self.objective, self.model)
-        # These raise here, before anything is written, when clip and patch sizes do not divide.
-        _ = self.grid, self.images.data and self.image_grid
+        # These raise here, before anything is written, when clip and patch sizes do not divide, or masks do not fit.
+        MaskSampler(self.masks, self.grid, self.seed)
+        if self.images.data is not None:
+            MaskSampler(self.images.masks, self.image_grid, self.seed)
+        names = [phase.name for phase in self.phases]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise ConfigError(f"phases: the name '{twice[0]}' is given twice")
+        for number in range(len(self.phases)):
+            self.phase_run(number)
+
+    def phase_run(self, number: int) -> "PretrainConfig":
+        """The phase with this number, from 0, as a run of its own.
+
+        It starts from the last checkpoint of the phase before. Its seed is another one, so that it does not see the
+        same clips in the same order under the same masks again; the first phase has the seed of the run.
+
+        Raises:
+            ConfigError: values that the phase changes are out of range, or do not go together.
+        """
+        phase, own = self.phases[number], {"phases": (), "out": self._phase_folder(number)}
+        if number:
+            own |= {
+                "init": str(self._phase_folder(number - 1) / CHECKPOINT),
+                "seed": derive(self.seed, number, "phase"),
+            }
+        try:
+            return changed(self, {**phase.changes, **own})
+        except ConfigError as error:
+            raise ConfigError(f"phase {phase.name}: {error}") from error
+
+    def _phase_folder(self, number: int) -> Path:
+        return self.out / f"{number + 1}-{self.phases[number].name}"
 
     @property
     def last_step(self) -> int:

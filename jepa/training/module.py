@@ -51,6 +51,8 @@ class Pretraining(LightningModule):
         self.fingerprint = fingerprint
         self.init_digest = init_digest
         """Of the weights that the run started from, if there were any."""
+        self.moments: dict[int, Any] | None = None
+        """State of the optimizer by number of the parameter, to start with; taken once."""
         self.teacher_digest = teacher_digest
         """Of the weights of the teacher, if there is one. The objective holds it: it is no part of this module."""
         self.output: StepOutput | None = None
@@ -64,7 +66,12 @@ class Pretraining(LightningModule):
         self.register_buffer("_std", 255 * torch.tensor(IMAGENET_STD).reshape(1, -1, 1, 1, 1), persistent=False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer([self.jepa.encoder, self.jepa.predictor], self.config.optim)
+        optimizer = build_optimizer([self.jepa.encoder, self.jepa.predictor], self.config.optim)
+        if self.moments is not None:
+            # With the groups of this run: betas and the like are those of its own configuration.
+            optimizer.load_state_dict({"state": self.moments, "param_groups": optimizer.state_dict()["param_groups"]})
+            self.moments = None
+        return optimizer
 
     def is_logged(self, step: int) -> bool:
         """Whether a row of metrics is written after `step` optimizer steps."""

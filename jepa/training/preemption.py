@@ -26,6 +26,11 @@ class StopRequest:
         return self.signal is not None
 
     @property
+    def name(self) -> str:
+        """Name of the signal."""
+        return self.signal.name if self.signal else "a signal"
+
+    @property
     def exit_code(self) -> int:
         """Exit code of a run that ended because of the signal."""
         return 128 + (self.signal or 0)

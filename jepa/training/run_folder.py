@@ -8,11 +8,17 @@
     order.jsonl            every clip that was consumed; with run.record_order
     model.safetensors      the result, with config.json; written at the end
 
+A run with phases (`phases.py`) has a folder like this for each of them inside its own, which then holds config.yaml,
+environment.json and, at the end, the result of the last phase.
+
 A folder belongs to one run. Starting another one in it, or continuing it with a configuration that would train
 something else, is refused and the message says why.
 """
 
+import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +29,7 @@ from jepa.checkpoints.load import is_shipped, weights_digest
 from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
-from jepa.training.config import PretrainConfig
+from jepa.training.config import CHECKPOINT, PretrainConfig
 from jepa.training.environment import describe
 from jepa.training.metrics import MetricsFile
 
@@ -47,6 +53,8 @@ class RunFolder:
     """Paths inside one run folder."""
 
     path: Path
+    whole: Path | None = None
+    """Folder of the run that this one is a phase of."""
 
     @property
     def config(self) -> Path:
@@ -66,7 +74,7 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        return self.path / "checkpoints" / "last.ckpt"
+        return self.path / CHECKPOINT
 
     @property
     def model(self) -> Path:
@@ -80,6 +88,13 @@ class RunFolder:
         """Whether a run has done a step here. One that ended before (a mistake in its data, say) left nothing."""
         return self.checkpoint.exists() or self.model.exists() or bool(MetricsFile(self.metrics).read())
 
+    def phases(self) -> list[str]:
+        """Names of the folders inside that are called like those of phases and hold a run."""
+        if not self.path.is_dir():
+            return []
+        names = sorted(entry.name for entry in self.path.iterdir() if re.match(r"\d+-", entry.name))
+        return [name for name in names if RunFolder(self.path / name).holds_run()]
+
     def saved_step(self) -> int:
         """Step of the last checkpoint; 0 if there is none. Raises DataError as `saved_facts`."""
         return int(self.saved_facts()["step"]) if self.checkpoint.exists() else 0
@@ -90,20 +105,7 @@ class RunFolder:
         Raises:
             DataError: it is damaged, of another format version, or was not written by this package.
         """
-        state = load_state(self.checkpoint, lazy=True)
-        facts = state.get("jepa")
-        version = facts.get("format_version") if isinstance(facts, dict) else None
-        if version is not None and version != CHECKPOINT_VERSION:
-            raise DataError(
-                f"{self.checkpoint} has format version {version}, this package reads {CHECKPOINT_VERSION}: continue "
-                "with the version of jepa-video that wrote it, or start another --out"
-            )
-        if not isinstance(facts, dict) or version is None or "global_step" not in state or not facts.get("fingerprint"):
-            raise DataError(
-                f"{self.checkpoint} is no checkpoint of this package, or does not say which data it was trained on: "
-                "restore it or start another --out"
-            )
-        return {"step": state["global_step"], **facts}
+        return checkpoint_facts(self.checkpoint)
 
     def model_step(self) -> int | None:
         """Step at which the model was written, if it was."""
@@ -114,30 +116,65 @@ class RunFolder:
 
     def resume_command(self) -> str:
         """What to type to continue this run."""
-        return f"jepa pretrain --config {self.config} --resume"
+        return f"jepa pretrain --config {RunFolder(self.whole or self.path).config} --resume"
 
 
-def open_run(config: PretrainConfig) -> tuple[RunFolder, int]:
+def checkpoint_facts(path: Path) -> dict[str, Any]:
+    """Step of a checkpoint, and its entry `jepa`. Raises DataError as `RunFolder.saved_facts`."""
+    state = load_state(path, lazy=True)
+    facts = state.get("jepa")
+    version = facts.get("format_version") if isinstance(facts, dict) else None
+    if version is not None and version != CHECKPOINT_VERSION:
+        raise DataError(
+            f"{path} has format version {version}, this package reads {CHECKPOINT_VERSION}: continue "
+            "with the version of jepa-video that wrote it, or start another --out"
+        )
+    if not isinstance(facts, dict) or version is None or "global_step" not in state or not facts.get("fingerprint"):
+        raise DataError(
+            f"{path} is no checkpoint of this package, or does not say which data it was trained on: "
+            "restore it or start another --out"
+        )
+    return {"step": state["global_step"], **facts}
+
+
+def open_run(config: PretrainConfig, whole: Path | None = None) -> tuple[RunFolder, int]:
     """The folder `config.out` and the step from which a run may start there. Changes nothing.
 
+    Args:
+        config: of the run.
+        whole: folder of the run that this one is a phase of.
+
     Raises:
-        ConfigError: the folder holds a run and `resume` is off, or it holds a run with another configuration.
+        ConfigError: the folder holds a run and `resume` is off, or it holds a run with another configuration, or one
+            with phases.
         DataError: the checkpoint to resume from is damaged.
     """
-    folder = RunFolder(config.out.absolute())
+    folder = RunFolder(config.out.absolute(), whole)
+    _require_no_phases(config, folder)
     if folder.holds_run() and not config.resume:
         raise ConfigError(f"{config.out} already holds a run: pass --resume to continue it, or another --out")
     if folder.holds_run() and folder.config.exists():
         before = configuration.load(PretrainConfig, folder.config)
-        require_same_run(_absolute(before), _absolute(config), folder.config)
+        if whole is not None:  # the phase before lies beside it, wherever the whole has been moved to
+            before = replace(before, init=config.init)
+        require_same_run(before, config, folder.config)
     if config.resume and not folder.checkpoint.exists():
         log.info("nothing to resume in %s yet: starting at step 0", config.out)
     return folder, folder.saved_step()
 
 
-def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path) -> None:
+def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
+    phases = folder.phases()
+    if phases and folder.config.exists() and configuration.load(PretrainConfig, folder.config).phases:
+        raise ConfigError(
+            f"{config.out} holds a run with phases ({', '.join(phases)}) and this configuration has none: "
+            f"continue it by {folder.resume_command()}, or choose another --out"
+        )
+
+
+def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path | str) -> None:
     """Raise ConfigError, naming the keys, if the two configurations would train something else."""
-    old, new = _flat(configuration.to_dict(before)), _flat(configuration.to_dict(now))
+    old, new = (_flat(configuration.to_dict(_absolute(config))) for config in (before, now))
     changed = [key for key in new if old.get(key) != new[key] and not _is_free(key)]
     if changed:
         shown = ", ".join(f"{key} (was {old.get(key)}, now {new[key]})" for key in changed[:3])
@@ -164,7 +201,7 @@ def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: s
             f"{facts['fingerprint']}; give the same data, or start another --out with --init"
         )
     before = facts.get("init")
-    now = weights_digest(config.init) if config.init is not None else None
+    now = start_digest(config.init) if config.init is not None else None
     if before is not None and now is not None and before != now:
         raise start_moved(config)
     teacher = config.objective.teacher
@@ -173,6 +210,22 @@ def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: s
             f"cannot continue {config.out}: the teacher {teacher} holds other weights than the run started with; give "
             "the same by objective.teacher, or choose another --out"
         )
+
+
+def is_checkpoint(init: str) -> bool:
+    """Whether initial weights are named by the checkpoint of a run, and not by its model."""
+    return Path(init).suffix == ".ckpt"
+
+
+def start_digest(init: str) -> str | None:
+    """Digest of what a run starts from; none if it is not there (any more)."""
+    if not is_checkpoint(init):
+        return weights_digest(init)
+    try:
+        with Path(init).open("rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
+    except OSError:
+        return None
 
 
 def start_moved(config: PretrainConfig) -> ConfigError:
@@ -209,11 +262,18 @@ def _absolute(config: PretrainConfig) -> PretrainConfig:
     images = replace(config.images, data=config.images.data and absolute(config.images.data))
     data, out = absolute(config.data), config.out.absolute()
     objective = replace(config.objective, teacher=teacher)
-    return replace(config, data=data, out=out, init=init, images=images, loader=loader, objective=objective)
+    phases = tuple(replace(phase, changes=_absolute_paths(phase.changes)) for phase in config.phases)
+    return replace(
+        config, data=data, out=out, init=init, images=images, loader=loader, objective=objective, phases=phases
+    )
 
 
 def _absolute_weights(name: str | None) -> str | None:
     return name if name is None or is_shipped(name) else str(Path(name).absolute())
+
+
+def _absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: absolute(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 def _is_free(key: str) -> bool:

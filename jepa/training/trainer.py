@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,8 @@ from jepa.data.source import Source
 from jepa.devices import choose_device
 from jepa.errors import WorkerLost
 from jepa.logs import get_logger
-from jepa.models.build import build_jepa, encoder_config
 from jepa.models.jepa import JEPA
-from jepa.objectives.build import build_objective, target_width
-from jepa.rng import derive
+from jepa.objectives.build import build_objective
 from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, RecordOrder, SaveState, ShowProgress
 from jepa.training.config import PretrainConfig, RunConfig
 from jepa.training.data import facts_of, joint_fingerprint, open_data
@@ -38,8 +36,10 @@ from jepa.training.environment import require_single_process
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.order_file import OrderFile
+from jepa.training.phases import Phases
 from jepa.training.preemption import StopRequest
-from jepa.training.run_folder import RunFolder, open_run, record_start, require_same_start
+from jepa.training.run_folder import RunFolder, is_checkpoint, open_run, record_start, require_same_start
+from jepa.training.start import build_model, continue_from
 from jepa.training.teacher import open_teacher
 
 log = get_logger(__name__)
@@ -60,7 +60,7 @@ class PretrainResult:
 
 
 def pretrain(config: PretrainConfig) -> PretrainResult:
-    """Train, or continue to train, the model of `config` and write it to its run folder.
+    """Train, or continue to train, the model of `config` and write it to its run folder; phase by phase, if it has any.
 
     Raises:
         ConfigError: the run folder cannot be used, or the configuration does not fit the data.
@@ -69,9 +69,20 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         InterruptedRun: a signal asked the run to stop; its state is saved.
     """
     require_single_process()
+    stop = StopRequest()
+    if not config.phases:
+        return _train(config, stop)
+    phases = Phases(config)
+    phases.run(lambda phase: _train(phase, stop, phases.folder.path), stop)
+    last = _result(phases.folders[-1], phases.steps_done())
+    return replace(last, run=phases.folder.path, model=phases.folder.model)
+
+
+def _train(config: PretrainConfig, stop: StopRequest, whole: Path | None = None) -> PretrainResult:
+    """Train one run or, with the folder of the `whole` one, one phase of it."""
     accelerator = choose_device(config.run.device, "run.device").type
     videos, images = open_data(config)
-    folder, step = open_run(config)
+    folder, step = open_run(config, whole)
     if step:
         require_same_start(config, folder, joint_fingerprint(videos, images))
     if step >= config.last_step and folder.model_step() == step:
@@ -83,7 +94,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         module = build_module(config, videos, fresh=step == 0, images=images)
         record_start(folder, config, step)
         _announce(config, videos, images, module.jepa, step)
-        _fit(module, Clips(videos, config, first_step=step, images=images), folder, step, accelerator)
+        _fit(module, Clips(videos, config, first_step=step, images=images), folder, step, accelerator, stop)
     step = max(step, config.last_step)
     save_folder(folder.path, module.jepa, facts=_facts(module, step, videos, images))
     return _result(folder, step)
@@ -99,17 +110,9 @@ def build_module(
     """
     opened = open_teacher(config)
     teacher = opened.teacher if opened else None
-    encoder = encoder_config(config.model, frames=config.clip.frames, size=config.clip.size)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(config.seed, 0, "init"))
-        jepa = build_jepa(
-            config.model,
-            frames=config.clip.frames,
-            size=config.clip.size,
-            target_width=target_width(config.objective, encoder, config.model.predicted_levels, teacher),
-        )
-    digest = None
-    if config.init is not None and fresh:
+    jepa = build_model(config, teacher)
+    digest, continued = None, config.init is not None and is_checkpoint(config.init)
+    if config.init is not None and fresh and not continued:
         report = load_weights(jepa, config.init)
         digest = report.digest
         log.info(
@@ -117,14 +120,17 @@ def build_module(
             _some(report.fresh), _some(report.unused),
         )  # fmt: skip
     jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
-    return Pretraining(
+    module = Pretraining(
         jepa,
-        build_objective(config.objective, encoder, teacher),
+        build_objective(config.objective, jepa.encoder.config, teacher),
         config,
         fingerprint=joint_fingerprint(source, images),
         init_digest=digest,
         teacher_digest=opened.digest if opened else None,
     )
+    if config.init is not None and fresh and continued:
+        continue_from(module, Path(config.init))
+    return module
 
 
 def _some(names: Sequence[str]) -> str:
@@ -133,9 +139,9 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{more}" if names else "none"
 
 
-def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accelerator: str) -> None:
+def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accelerator: str, stop: StopRequest) -> None:
     """Run the loop from `step` to the last step."""
-    config, stop = module.config, StopRequest()
+    config = module.config
     metrics = MetricsFile(folder.metrics)
     metrics.start(step)
     order = OrderFile(folder.order)

@@ -1,5 +1,6 @@
 """A state file is whole or absent."""
 
+import errno
 import os
 import pickle
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepa.checkpoints.io import atomic_write, load_state, require_writable, save_state
+from jepa.checkpoints.io import atomic_write, load_state, put_beside, require_writable, save_state
 from jepa.errors import ConfigError, DataError
 
 
@@ -151,3 +152,26 @@ def test_a_damaged_state_does_not_trouble_the_next_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="damaged"):
         load_state(bad)
     assert load_state(good)["step"] == 7  # without a warning, which would be an error here
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_put_beside_another_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "no links on this disk")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    source, target = tmp_path / "a" / "model", tmp_path / "model"
+    source.parent.mkdir()
+    for content in (b"one", b"two", b"two"):
+        with atomic_write(source) as file:
+            file.write(content)
+        put_beside(source, target)
+        put_beside(source, target)
+        assert target.read_bytes() == content
+        assert target.samefile(source) == links
+    with atomic_write(source) as file:  # another source later leaves it as it is
+        file.write(b"three")
+    assert target.read_bytes() == b"two"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "model"]

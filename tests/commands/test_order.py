@@ -127,3 +127,22 @@ def test_mistakes_are_one_line(
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     assert message in line
+
+
+def test_phases_are_told_one_by_one(micro: Configure, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    changes = {"clip": {"frames": 8}, "loader.batch_size": 6, "optim.steps": 2}
+    run = {"device": "cpu", "threads": 1, "record_order": True}
+    config = micro(run=run, max_steps=2, phases=[{"name": "early"}, {"name": "late", "changes": changes}])
+    pretrain(config)
+    file = config.out / "config.yaml"
+    late = ["--phase", "late"]
+    for options, name, count in (([], "1-early", 8), (["--phase", "early"], "1-early", 8), (late, "2-late", 12)):
+        consumed = OrderFile(config.out / name / "order.jsonl").read()
+        assert len(consumed) == count
+        assert without(order(capsys, "--config", file, "--count", count, *options), "shard", "rank") == consumed
+        whole = order(capsys, "--config", config.out / name / "config.yaml", "--count", count)
+        assert without(whole, "shard", "rank") == consumed
+    for source, message in ((file, "phase is 'x', but the phases are early, late"), (MICRO, "this run has no phases")):
+        data = str(config.data)
+        assert main(["order", "--config", str(source), "--data", data, "--phase", "x"]) == 2
+        assert message in capsys.readouterr().err

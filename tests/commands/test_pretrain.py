@@ -83,4 +83,53 @@ def test_shipped_configurations_run(name: str, tiny_shards: Path, tmp_path: Path
 def test_the_large_shipped_configuration_runs_shrunk(tiny_shards: Path, tmp_path: Path) -> None:
     paths = ["--data", str(tiny_shards), "--out", str(tmp_path / "run")]
     shrunk = ["--model.size", "nano", "--clip.size", "64", "--loader.batch_size", "2", "--loader.workers", "0"]
-    assert main(["pretrain", "--config", "vitl16-256", *paths, "--max-steps", "1", *shrunk, "--run.device", "cpu"]) == 0
+    command = ["pretrain", "--config", "vjepa2-vitl16-90k", *paths, *shrunk]
+    assert main([*command, "--max-steps", "1", "--run.device", "cpu"]) == 0
+
+
+PHASES = """\
+phases:
+  - {name: pretrain}
+  - name: cooldown
+    changes:
+      clip: {frames: 8, size: 24}
+      optim: {steps: 3, decay: linear, warmup_steps: 0}
+"""
+
+
+def test_two_phases_from_one_file(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, run = tmp_path / "phases.yaml", tmp_path / "run"
+    file.write_text(PHASES)
+    assert main([*arguments, "--config", str(file), "--max-steps", "2", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["run"], result["steps"], result["model"]) == (str(run), 4, str(run / "model.safetensors"))
+    again = ["pretrain", "--config", str(run / "config.yaml"), "--resume"]
+    assert main(again) == 0
+    assert "is finished" in capsys.readouterr().err
+    assert main([*again, "--max-steps", "3"]) == 2
+    assert "ended after 2 steps" in capsys.readouterr().err
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Stage 1-pretrain" in page
+    assert "1-pretrain 2 steps (8 clips), final stage 2 steps (8 clips)" in page
+    assert "8 frames of 24 x 24 pixels" in page
+    assert "metrics.csv is missing" not in page
+
+
+def test_a_mistake_in_a_phase_is_told_with_its_line(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "phases.yaml"
+    for right, wrong, message in (
+        ("frames: 8", "frame: 8", f"{file}:5: phases: changes: unknown key 'clip.frame'; did you mean 'clip.frames'?"),
+        ("steps: 3", "steps: x", f'{file}:6: phases: changes: optim.steps: expected int, got "x"'),
+        ("steps: 3", "steps: 0", "phase cooldown: optim.steps is 0, expected at least 1"),
+        ("optim:", "resume: true\n      optim:", f"{file}:3: phases: changes: resume: said for the whole run"),
+        ("name: cooldown", "name: pretrain", "the name 'pretrain' is given twice"),
+    ):
+        assert right in PHASES
+        file.write_text(PHASES.replace(right, wrong))
+        assert main([*arguments, "--config", str(file)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert not (tmp_path / "run").exists()

@@ -19,7 +19,7 @@ from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import WindowConfig
 from jepa.data.workers import StartMethod
 from jepa.masks.build import MaskSampler, MasksConfig
-from jepa.masks.multiblock import BlockConfig
+from jepa.masks.config import IMAGE
 from jepa.tokens import TokenGrid
 from jepa.types import ClipBatch
 
@@ -41,7 +41,7 @@ def videos(tiny_shards: Path, video_folder: Path, tmp_path_factory: pytest.TempP
 
 @pytest.fixture(scope="module")
 def images(video_folder: Path) -> Images:
-    masks = MaskSampler(MasksConfig(kinds=(BlockConfig(10, (0.15, 0.15)),)), IMAGE_GRID, seed=8)
+    masks = MaskSampler(MasksConfig(kinds=(IMAGE,)), IMAGE_GRID, seed=8)
     return Images(open_mixture(video_folder), STEPS, AugmentConfig(size=24), IMAGE_GRID, masks, repeat=2)
 
 

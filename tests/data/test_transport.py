@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jepa.data.transport import INLINE, receive, send
+from jepa.tokens import Mask
 
 DTYPES = [torch.uint8, torch.bool, torch.int64, torch.float16, torch.bfloat16, torch.float32, torch.complex64]
 
@@ -61,6 +62,15 @@ def test_what_is_no_plain_tensor_travels_as_torch_has_it() -> None:
     assert copies[1].tolist() == [-2j] * 3
     assert copies[2].shape == ()
     assert copies[3].shape == (0, 3)
+
+
+@pytest.mark.parametrize("repeats", [1, INLINE])
+def test_a_mask_arrives_with_its_blocks(repeats: int) -> None:
+    mask = Mask(torch.tensor([[0, 3]]), torch.tensor([[1, 2, 2, 4]]).repeat(1, repeats), blocks=2)
+    copy = travelled(mask)
+    assert copy.blocks == 2
+    assert torch.equal(copy.context, mask.context)
+    assert torch.equal(copy.target, mask.target)
 
 
 @dataclass(frozen=True)

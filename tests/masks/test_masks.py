@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jepa.errors import ConfigError
 from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.masks.collate import fixed, official
-from jepa.masks.multiblock import LONG_RANGE, SHORT_RANGE, BlockConfig, block_size, draw_targets
+from jepa.masks.config import LONG_RANGE, SHORT_RANGE, MaskConfig
+from jepa.masks.multiblock import block_size, draw_targets
 from jepa.rng import generator
 from jepa.tokens import TokenGrid
 
@@ -71,7 +72,7 @@ def test_shares_can_be_given() -> None:
     [(SHORT_RANGE, 24, 0.38, 0.24, 0.48), (LONG_RANGE, 24, 0.19, 0.064, 0.70), (SHORT_RANGE, 4, 0.38, 0.30, 0.55)],
 )
 def test_official_shares_on_a_16_by_16_grid(
-    kind: BlockConfig, batch: int, before: float, context: float, target: float
+    kind: MaskConfig, batch: int, before: float, context: float, target: float
 ) -> None:
     """Shares measured independently on the released algorithm (300 batches)."""
     grid = TokenGrid(8, 16, 16)
@@ -84,12 +85,12 @@ def test_official_shares_on_a_16_by_16_grid(
 
 
 def test_block_sizes_follow_the_formula() -> None:
-    config = BlockConfig(blocks=1, spatial=(0.25, 0.25), temporal=(0.5, 0.5), aspect=(1.0, 1.0))
+    config = MaskConfig(blocks=1, spatial=(0.25, 0.25), temporal=(0.5, 0.5), aspect=(1.0, 1.0))
     assert block_size(config, TokenGrid(8, 16, 16), generator(0, 0, "x")) == (4, 8, 8)
 
 
 def test_one_block_is_a_box() -> None:
-    config = BlockConfig(blocks=1, spatial=(0.25, 0.25), temporal=(0.5, 0.5), aspect=(1.0, 1.0))
+    config = MaskConfig(blocks=1, spatial=(0.25, 0.25), temporal=(0.5, 0.5), aspect=(1.0, 1.0))
     covered = draw_targets(config, TokenGrid(8, 16, 16), 5, generator(0, 0, "x")).reshape(5, 8, 16, 16)
     for clip in covered:
         steps, rows, columns = np.nonzero(clip)
@@ -105,7 +106,7 @@ def test_tiny_grids_end() -> None:
 
 def test_clips_without_context_are_drawn_again() -> None:
     # Blocks of 3 rows of 4: both at the top or both at the bottom leave one row, else (half of the clips) nothing.
-    config = BlockConfig(blocks=2, spatial=(0.75, 0.75), aspect=(0.75, 0.75))
+    config = MaskConfig(blocks=2, spatial=(0.75, 0.75), aspect=(0.75, 0.75))
     covered = draw_targets(config, TokenGrid(1, 4, 4), 300, generator(0, 0, "x"))
     # A clip that was not drawn again, but given a single token back, has 1 token of context.
     assert set((~covered).sum(axis=1).tolist()) == {4}
@@ -113,7 +114,7 @@ def test_clips_without_context_are_drawn_again() -> None:
 
 def test_official_keeps_the_first_in_time_order() -> None:
     covered = np.array([[True, False, True, False], [True, True, True, False]])
-    mask = official(covered)
+    mask = official(~covered, covered)
     assert mask.context.tolist() == [[1], [3]]
     assert mask.target.tolist() == [[0, 2], [0, 1]]
 
@@ -131,7 +132,7 @@ def test_fixed_borrows_when_a_clip_has_too_few() -> None:
 )
 def test_wrong_blocks_are_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        BlockConfig(**arguments)  # type: ignore[arg-type]
+        MaskConfig(**arguments)  # type: ignore[arg-type]
 
 
 def test_wrong_mask_settings_are_refused() -> None:

@@ -41,6 +41,13 @@ def some(count: int, kept: int) -> Tensor:
     return torch.stack([torch.randperm(count)[:kept].sort().values for _ in range(2)])
 
 
+def columns_first(module: nn.Module, name: str) -> None:
+    """Their table of positions for images has rows first; the one I-JEPA was trained with has columns first."""
+    table = module.get_parameter(name)
+    half = table.shape[-1] // 2
+    table.data = torch.cat([table.data[..., half:], table.data[..., :half]], dim=-1)
+
+
 def encoders(official: SimpleNamespace, randomised: Any, *, rope: bool, frames: int = FRAMES) -> tuple[Any, Encoder]:
     """Theirs and ours."""
     theirs = official.vision_transformer.VisionTransformer(
@@ -48,6 +55,8 @@ def encoders(official: SimpleNamespace, randomised: Any, *, rope: bool, frames: 
         norm_layer=NORM, use_rope=rope, uniform_power=True,
     )  # fmt: skip
     image = frames == 1
+    if image:
+        columns_first(theirs, "pos_embed")
     config = EncoderConfig(
         width=WIDTH, depth=3, heads=HEADS, patch=PATCH, tubelet=1 if image else 2, frames=frames, size=SIZE,
         rope="tiled", positions="rope" if rope else "sincos2d" if image else "sincos",
@@ -131,6 +140,7 @@ def test_predictor_of_target_blocks(official: SimpleNamespace, randomised: Any) 
             num_heads=2, norm_layer=NORM, use_mask_tokens=True, num_mask_tokens=1, zero_init_mask_tokens=False,
         )
     )  # fmt: skip
+    columns_first(theirs, "predictor_pos_embed")
     config = PredictorConfig(width=32, depth=2, heads=2, mask_tokens=1)
     ours = copied(Predictor(config, context_width=WIDTH, target_width=WIDTH, places=PlaceConfig("sincos2d")), theirs)
     context, blocks = some(16, 5), [some(16, 4) for _ in range(3)]

@@ -1,0 +1,278 @@
+"""What the tensors of an official file tell of the architecture, and what must be known besides.
+
+Shapes and names tell width, depth, hidden width, patch, tubelet, levels, tokenizers, the predictor and its mask tokens.
+They do not tell the number of heads (by width: 64 channels each, but 80 in ViT-H, 88 in I-JEPA's giant), the kind of
+positions, or the clips of training. What is in no table is asked for.
+
+`pos_embed` is real in V-JEPA 1 and I-JEPA, where it is a fixed sine-cosine table: ours must be equal to it. V-JEPA 2
+files carry a stale one that its rotary encoder never used. The stale one can be a sine-cosine table too, so a predictor
+with more than V-JEPA 1's two mask tokens also tells it is stale; a file without a predictor must be told.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from jepa.checkpoints.families import FamilyName
+from jepa.checkpoints.weights import Hints
+from jepa.errors import DataError
+from jepa.models.action_predictor import ActionPredictorConfig
+from jepa.models.catalog import CATALOG, LEVELS, ROPE_BASE, Entry
+from jepa.models.encoder import EncoderConfig
+from jepa.models.positions import SinCos, sincos_positions
+from jepa.models.predictor import PredictorConfig
+from jepa.models.probes import ANTICIPATION, ProbeConfig
+from jepa.tokens import TokenGrid
+
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 22, 1664: 26}
+"""Attention heads of an encoder by width; I-JEPA's has 16 where this says 22."""
+PREDICTOR_HEAD, ACTION_HEAD, PROBE_HEADS = 32, 64, 16
+"""Channels of a head of V-JEPA 2's predictors and of its action-conditioned one; heads of every published probe."""
+SAME = 1e-4
+"""Difference up to which two tables of positions are the same."""
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What `pos_embed` of an encoder says."""
+
+    kind: Literal["rope"] | SinCos
+    base: TokenGrid | None = None
+    """Grid of the table, which tells the clips of training."""
+    why: str = ""
+    """Why the tensor is not kept."""
+
+
+def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | None) -> tuple[EncoderConfig, list[str]]:
+    """Architecture of an encoder, and what was assumed.
+
+    Args:
+        tensors: of the encoder, by official names without prefix.
+        hints: what the user knows.
+        where: the file, for messages.
+        mask_tokens: of the predictor in the same file, if there is one.
+
+    Raises:
+        DataError: this is no encoder, or one that this package lacks, or one that must be told more about.
+    """
+    patches = _shape(tensors, "patch_embed.proj.weight", where)
+    hidden = _shape(tensors, "blocks.0.mlp.fc1.weight", where)[0]
+    if any(name.endswith("mlp.fc3.weight") for name in tensors):
+        raise DataError(f"{where} has SwiGLU layers, which no published encoder has and this package does not")
+    width, channels, tubelet, patch = patches[0], patches[1], patches[2] if len(patches) == 5 else 1, patches[-1]
+    depth = blocks(tensors, "blocks")
+    image_tokenizer = "patch_embed_img.proj.weight" in tensors
+    levels = _levels(tensors, depth, hints, where)
+    positions = positions_of(tensors, hints, where, mask_tokens)
+    entry = _published(width, depth, patch, tubelet, image_tokenizer, positions)
+    frames, size, assumed = _clip(entry, positions, hints, patch, tubelet, where)
+    interpolated = ROPE_BASE - ROPE_BASE % patch if image_tokenizer else None
+    config = EncoderConfig(
+        width=width,
+        depth=depth,
+        heads=_heads(hints.heads, 16 if (width, tubelet) == (1408, 1) else HEADS.get(width), width, where, "heads"),
+        mlp_ratio=hidden / width,
+        patch=patch,
+        tubelet=tubelet,
+        channels=channels,
+        frames=frames,
+        size=size,
+        positions=positions.kind,
+        rope="interleaved" if levels or image_tokenizer else "tiled",
+        interpolate_from=interpolated if positions.kind == "rope" else size,
+        levels=levels,
+        image_tokenizer=image_tokenizer,
+        init="fixed" if positions.kind == "rope" else "flat",
+    )
+    return config, assumed
+
+
+def positions_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | None) -> Positions:
+    """Which positions an encoder uses. Raises DataError when its file leaves that open, or has unknown ones."""
+    image = tensors["patch_embed.proj.weight"].ndim == 4
+    table = tensors.get("pos_embed")
+    if table is None:
+        if image:
+            raise DataError(f"{where} has an image encoder without pos_embed: it is no I-JEPA encoder")
+        return Positions(hints.positions or "rope")
+    kind: SinCos = "sincos2d" if image else "sincos"
+    base = _grid_of(table, kind)
+    told = hints.positions
+    if told is None and base is not None and not image and mask_tokens is None:
+        raise DataError(
+            f"{where} has sine-cosine positions, which V-JEPA 1 uses and V-JEPA 2 does not, and no predictor to tell "
+            "which it is: say so by --positions sincos or --positions rope"
+        )
+    if image or told == kind or (told is None and base is not None and (mask_tokens or 0) <= 2):
+        if base is None:
+            raise DataError(f"{where} has positions (pos_embed) that are no sine-cosine table: not a published encoder")
+        return Positions(kind, base, "a fixed sine-cosine table, which is computed instead")
+    return Positions("rope", None, "stale: an encoder with rotary positions does not use it")
+
+
+def predictor_of(
+    tensors: Tensors, encoder: EncoderConfig, hints: Hints, where: str
+) -> PredictorConfig | ActionPredictorConfig:
+    """Architecture of a predictor. Raises DataError as `encoder_of`."""
+    fused = "predictor_embed.0.weight" in tensors
+    width = _shape(tensors, f"predictor_embed{'.2' if fused else ''}.weight", where)[0]
+    hidden = _shape(tensors, "predictor_blocks.0.mlp.fc1.weight", where)[0]
+    depth = blocks(tensors, "predictor_blocks")
+    if "action_encoder.weight" in tensors:
+        usual = width // ACTION_HEAD if width % ACTION_HEAD == 0 else None
+        return ActionPredictorConfig(
+            context_width=encoder.width,
+            width=width,
+            depth=depth,
+            heads=_heads(hints.predictor_heads, usual, width, where, "predictor_heads"),
+            mlp_ratio=hidden / width,
+            actions=_shape(tensors, "action_encoder.weight", where)[1],
+        )
+    # V-JEPA 1 and I-JEPA give the predictor as many heads as the encoder.
+    usual = width // PREDICTOR_HEAD if width % PREDICTOR_HEAD == 0 else None
+    usual = usual if encoder.positions == "rope" else encoder.heads
+    return PredictorConfig(
+        width=width,
+        depth=depth,
+        heads=_heads(hints.predictor_heads, usual, width, where, "predictor_heads"),
+        mlp_ratio=hidden / width,
+        mask_tokens=mask_tokens_of(tensors),
+        mask_token_init="normal" if encoder.positions == "sincos2d" else "zero",
+        levels=_shape(tensors, "predictor_embed.0.weight", where)[1] // encoder.width if fused else 1,
+        context_head="predictor_proj_context.weight" in tensors,
+        modality="img_mod_embed" in tensors,
+        init=encoder.init,
+    )
+
+
+def predictor_positions(tensors: Tensors, encoder: EncoderConfig, where: str) -> str:
+    """Why `predictor_pos_embed` is not kept. Raises DataError when it is in use but no sine-cosine table."""
+    if encoder.positions == "rope":
+        return "stale: a predictor with rotary positions does not use it"
+    if _grid_of(tensors["predictor_pos_embed"], encoder.positions) is None:
+        raise DataError(f"{where} has positions (predictor_pos_embed) that are no sine-cosine table")
+    return "a fixed sine-cosine table, which is computed instead"
+
+
+def probe_of(tensors: Tensors, hints: Hints, where: str) -> ProbeConfig:
+    """Architecture of an attentive probe. Raises DataError as `encoder_of`."""
+    _, queries, width = _shape(tensors, "pooler.query_tokens", where)
+    hidden = _shape(tensors, "pooler.cross_attention_block.mlp.fc1.weight", where)[0]
+    answers = tuple(name for name in ANTICIPATION if f"{name}_classifier.weight" in tensors)
+    heads = [f"{name}_classifier.weight" for name in answers] or ["linear.weight"]
+    if queries != max(len(answers), 1):
+        raise DataError(
+            f"{where} has a probe of {queries} queries and {len(heads)} classifiers, which is no known kind"
+        )
+    return ProbeConfig(
+        width=width,
+        classes=tuple(_shape(tensors, name, where)[0] for name in heads),
+        answers=answers,
+        heads=_heads(hints.heads, PROBE_HEADS, width, where, "heads"),
+        depth=1 + blocks(tensors, "pooler.blocks"),
+        mlp_ratio=hidden / width,
+    )
+
+
+def mask_tokens_of(tensors: Tensors) -> int:
+    """How many mask tokens a predictor has; 0 for one without."""
+    return sum(bool(re.fullmatch(r"mask_tokens\.\d+", name)) for name in tensors)
+
+
+def blocks(tensors: Tensors, prefix: str) -> int:
+    """How many blocks there are below a name."""
+    found = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in tensors)
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def family_name(encoder: EncoderConfig, predictor: PredictorConfig | ActionPredictorConfig | None) -> FamilyName:
+    """The family of an official encoder."""
+    if encoder.positions != "rope":
+        return "ijepa" if encoder.positions == "sincos2d" else "vjepa1"
+    if encoder.levels or encoder.image_tokenizer:
+        return "vjepa2_1"
+    return "vjepa2_ac" if isinstance(predictor, ActionPredictorConfig) else "vjepa2"
+
+
+def named(config: EncoderConfig, file: str) -> EncoderConfig:
+    """With frames and size of the published file of this name, if it is one of this architecture."""
+    for entry in CATALOG.values():
+        fits = (entry.encoder.width, entry.encoder.depth) == (config.width, config.depth)
+        if fits and entry.source.file.rsplit("/", 1)[-1] == file:
+            return replace(config, frames=entry.encoder.frames, size=entry.encoder.size)
+    return config
+
+
+def _levels(tensors: Tensors, depth: int, hints: Hints, where: str) -> tuple[int, ...]:
+    count = len({name.split(".")[1] for name in tensors if name.startswith("norms_block.")})
+    if hints.levels is not None or count == 0:
+        return hints.levels or ()
+    for usual in (LEVELS.get(depth, ()), tuple(range(depth)), (depth - 1,)):
+        if len(usual) == count:
+            return usual
+    raise DataError(f"{where} has {count} supervised levels in {depth} blocks, not told which: give --levels 1,3,...")
+
+
+def _grid_of(table: Tensor, kind: SinCos) -> TokenGrid | None:
+    """The grid whose sine-cosine table this is, with square frames; none if it is none."""
+    count, width = table.shape[1:]
+    for steps in (1,) if kind == "sincos2d" else range(1, count + 1):
+        side = math.isqrt(count // steps)
+        if count % steps or side * side * steps != count:
+            continue
+        grid = TokenGrid(steps, side, side)
+        if torch.allclose(sincos_positions(grid, width, kind), table[0].float(), atol=SAME, rtol=0):
+            return grid
+    return None
+
+
+def _published(
+    width: int, depth: int, patch: int, tubelet: int, image_tokenizer: bool, positions: Positions
+) -> Entry | None:
+    """The published encoder of this shape; of several, the smaller frames."""
+    shape = (width, depth, patch, tubelet, image_tokenizer, positions.kind)
+    for entry in CATALOG.values():
+        one = entry.encoder
+        if shape == (one.width, one.depth, one.patch, one.tubelet, one.image_tokenizer, one.positions):
+            return entry
+    return None
+
+
+def _clip(
+    entry: Entry | None, positions: Positions, hints: Hints, patch: int, tubelet: int, where: str
+) -> tuple[int, int, list[str]]:
+    """Frames and size of the clips of training, and what of it is assumed."""
+    if positions.base is not None:
+        frames, size = positions.base.steps * tubelet, positions.base.rows * patch
+        if (hints.frames or frames, hints.size or size) != (frames, size):
+            raise DataError(f"{where} was trained on {frames} frames of {size} x {size}, as its positions tell")
+        return frames, size, []
+    frames, size = (64, 256) if entry is None else (entry.encoder.frames, entry.encoder.size)
+    assumed = [
+        f"{name} {usual}"
+        for name, usual, told in (("frames", frames, hints.frames), ("size", size, hints.size))
+        if told is None
+    ]
+    return hints.frames or frames, hints.size or size, assumed
+
+
+def _heads(told: int | None, usual: int | None, width: int, where: str, name: str) -> int:
+    heads = told or usual
+    if heads is None or width % heads:
+        flag = name.replace("_", "-")
+        reason = "a width of no published model" if heads is None else f"which {heads} heads do not divide"
+        raise DataError(f"{where} does not tell its attention heads, and has width {width}, {reason}: give --{flag}")
+    return heads
+
+
+def _shape(tensors: Tensors, name: str, where: str) -> tuple[int, ...]:
+    if name not in tensors:
+        raise DataError(f"{where} holds no {name}: it is no model of a known kind")
+    return tuple(tensors[name].shape)

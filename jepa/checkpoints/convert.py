@@ -1,0 +1,204 @@
+"""From any source of weights to a portable folder, a HuggingFace folder or an official file.
+
+Nothing is computed, tensors are renamed, cut and stacked: the way there and back gives the same bits. The target is
+whole or absent: a folder is made beside it and takes its name when all files are on the disk.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jepa.checkpoints.card import MARK, card, licence_of
+from jepa.checkpoints.container import read_container
+from jepa.checkpoints.folder import CONFIG, WEIGHTS, describe
+from jepa.checkpoints.huggingface_files import as_json, huggingface_files, preprocessor
+from jepa.checkpoints.io import atomic_write, require_writable, save_state
+from jepa.checkpoints.official import official_container
+from jepa.checkpoints.source import NO_HINTS, open_weights
+from jepa.checkpoints.weights import Hints, MemoryStore, Weights, norms_of
+from jepa.errors import ConfigError, DataError
+from jepa.version import __version__
+
+Target = Literal["jepa", "huggingface", "official"]
+CARD = "README.md"
+OFFICIAL = (".pt", ".pth", ".pth.tar")
+CONVERTED = "converted_by"
+"""Key of the official files that we write."""
+_OWN = {CONFIG, WEIGHTS, CARD, "preprocessor_config.json", "video_preprocessor_config.json"}
+_HEAD = {"format_version", "encoder", "predictor", "action_predictor", "probes"}
+"""Entries of a portable folder's configuration that are no facts."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was done."""
+
+    source: str
+    out: str
+    to: Target
+    parts: tuple[str, ...]
+    """Encoders, predictor and probes that the target holds."""
+    tensors: int
+    """In the target."""
+    dropped: Mapping[str, str]
+    """Tensors and parts of the source that have no place in the target, with the reason."""
+    assumed: tuple[str, ...]
+    """What the source does not tell and was taken to be as usual."""
+    mask_tokens: tuple[float, ...]
+    """Norm of each mask token of the predictor; 0 for one that was never trained."""
+    licence: str | None
+    """Of the published weights of this family; none for those of an own run."""
+
+
+def convert(
+    source: str | Path,
+    out: Path,
+    to: Target,
+    *,
+    probe: str | Path | None = None,
+    number: int = 0,
+    hints: Hints = NO_HINTS,
+) -> Conversion:
+    """Convert weights.
+
+    Args:
+        source: as for `load_encoder`.
+        out: a folder, or for `official` a file; must not exist, or be an earlier output of this function.
+        to: what is to be written.
+        probe: take a probe from there too; makes a `VJEPA2ForVideoClassification` of a HuggingFace folder.
+        number: which of its probes.
+        hints: what an official file leaves open about its architecture.
+
+    Raises:
+        DataError: the source cannot be used.
+        ConfigError: the target cannot hold these weights, or is in the way, or cannot be written.
+    """
+    _require_free(Path(source), out, to)
+    weights = open_weights(source, hints)
+    if probe is not None:
+        weights = _with_probe(weights, open_weights(probe, Hints(heads=hints.heads)), number)
+    if not weights.report.mask_tokens:  # a portable folder is opened without reading a tensor
+        names = (name for name in weights.store.names() if name.startswith("predictor.mask_tokens."))
+        weights = replace(weights, report=replace(weights.report, mask_tokens=norms_of(weights.store.read(names))))
+    if to == "official":
+        count, dropped = _write_official(weights, out), dict(weights.report.dropped)
+    else:
+        count, dropped = _write_folder(weights, out, to)
+    gone = [part for part in weights.parts() if any(name.split(".")[0] == part == name for name in dropped)]
+    return Conversion(
+        source=str(source),
+        out=str(out),
+        to=to,
+        parts=tuple(part for part in weights.parts() if part not in gone),
+        tensors=count,
+        dropped=dropped,
+        assumed=weights.report.assumed,
+        mask_tokens=weights.report.mask_tokens,
+        licence=licence_of(weights),
+    )
+
+
+def _with_probe(weights: Weights, other: Weights, number: int) -> Weights:
+    if not 0 <= number < len(other.probes):
+        raise DataError(f"{other.where} holds {len(other.probes)} probes, none of number {number}")
+    probe = other.probes[number]
+    if weights.encoder is None or probe.width != weights.encoder.width:
+        width = None if weights.encoder is None else weights.encoder.width
+        raise ConfigError(
+            f"the probe of {other.where} reads tokens of width {probe.width}, {weights.where} has {width}"
+        )
+    tensors = {name: tensor for name, tensor in weights.tensors().items() if not name.startswith("probes.")}
+    tensors |= {f"probes.0.{name}": tensor for name, tensor in other.tensors(f"probes.{number}.").items()}
+    return replace(weights, store=MemoryStore(tensors), probes=(probe,))
+
+
+def _write_official(weights: Weights, out: Path) -> int:
+    container = official_container(weights)
+    states = [state for value in container.values() for state in (value if isinstance(value, list) else [value])]
+    save_state({**container, CONVERTED: f"jepa-video {__version__}"}, out)
+    return sum(len(state) for state in states)
+
+
+def _write_folder(weights: Weights, out: Path, to: Target) -> tuple[int, dict[str, str]]:
+    dropped = dict(weights.report.dropped)
+    files: dict[str, bytes] = {}
+    if to == "huggingface":
+        config, tensors, left_out = huggingface_files(weights)
+        name, content = preprocessor(weights)
+        dropped |= left_out
+        files |= {CONFIG: as_json(config), name: as_json(content)}
+    else:
+        tensors = {name: tensor.contiguous().clone() for name, tensor in weights.tensors().items()}
+        facts = {key: value for key, value in weights.facts.items() if key not in _HEAD}
+        described = describe(weights.encoder, weights.predictor, weights.probes, facts)
+        files[CONFIG] = json.dumps(described, indent=2).encode()
+    files[CARD] = card(weights, out.name, to, dropped).encode()
+    _place(out, files, tensors)
+    return len(tensors), dropped
+
+
+def _place(out: Path, files: Mapping[str, bytes], tensors: dict[str, Tensor]) -> None:
+    """Write a folder beside `out` and give it this name when it is complete."""
+    require_writable(out.parent)
+    fresh, old = (out.with_name(f".{out.name}.jepa-convert-{kind}") for kind in ("new", "old"))
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        fresh.mkdir()
+        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
+        _sync(fresh / WEIGHTS)
+        for name, content in files.items():
+            with atomic_write(fresh / name) as file:
+                file.write(content)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        fresh.rename(out)
+        _sync(out.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _require_free(source: Path, out: Path, to: Target) -> None:
+    """Raise ConfigError unless the target can be written without taking anything but our own output away."""
+    if source.exists() and out.exists() and source.resolve() == out.resolve():
+        raise ConfigError(f"{out} is the source itself: choose another place")
+    if to == "official":
+        if not out.name.endswith(OFFICIAL):
+            raise ConfigError(f"--to official writes a file: let {out} end in {' or '.join(OFFICIAL)}")
+        if out.exists() and not (out.is_file() and _is_own_file(out)):
+            raise ConfigError(f"{out} exists and was not written by jepa convert: choose another place, or remove it")
+    elif out.exists() and not (out.is_dir() and _is_own_folder(out)):
+        raise ConfigError(f"{out} exists and was not written by jepa convert: choose another place, or remove it")
+
+
+def _is_own_folder(out: Path) -> bool:
+    names = {path.name for path in out.iterdir()}
+    readme = out / CARD
+    return not names or (names <= _OWN and readme.is_file() and MARK in readme.read_text("utf-8", errors="replace"))
+
+
+def _is_own_file(out: Path) -> bool:
+    try:
+        return CONVERTED in read_container(out)
+    except DataError:
+        return False
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,213 @@
+"""Official files: the containers of V-JEPA 1, 2, 2.1, 2-AC and I-JEPA, and of their attentive probes.
+
+A container is a dictionary of state dicts: `encoder`, `predictor`, `target_encoder` (`ema_encoder` in the distilled 2.1
+models), beside optimizer, scaler and counters, which are left where they are; a file of probes has `classifiers`, a
+list. Tensors are called as ours behind the prefixes of the wrappers they were trained in, with three exceptions:
+
+- I-JEPA's patch embedding is 2-D (ours has a time axis of 1), and its one mask token is called `mask_token`;
+- `pos_embed` and `predictor_pos_embed` are tensors there and computed here;
+- modality vectors and heads of 2.1 are just further tensors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from jepa.checkpoints import architecture
+from jepa.checkpoints.architecture import Tensors
+from jepa.checkpoints.blank import require_parts
+from jepa.checkpoints.container import read_container
+from jepa.checkpoints.families import FAMILIES, FamilyName, family_of
+from jepa.checkpoints.weights import Hints, MemoryStore, Report, Weights, norms_of
+from jepa.errors import ConfigError, DataError
+from jepa.models.action_predictor import ActionPredictorConfig
+from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
+from jepa.models.encoder import EncoderConfig
+from jepa.models.positions import sincos_positions
+from jepa.models.predictor import PredictorConfig
+
+ENCODERS = ("target_encoder", "ema_encoder", "encoder")
+"""Keys of encoders in a container, the one to evaluate first."""
+TARGET = {"ema_encoder": "target_encoder"}
+"""What the distilled models call the encoder that others call the target encoder."""
+PROBES = ("classifiers", "classifier")
+_WRAPPERS = ("module.", "backbone.", "_orig_mod.")
+
+
+def open_official(path: Path, hints: Hints, *, predictor: bool = True) -> Weights:
+    """Read an official file, or the bare state dict of an encoder; without its `predictor` nothing is asked of that.
+
+    Raises:
+        DataError: as `read_container`; or it holds no model of a known kind, or one that does not fit in name or shape.
+    """
+    content = read_container(path)
+    parts = {
+        key: _bare(value) for key, value in content.items() if key in (*ENCODERS, "predictor") and _is_state(value)
+    }
+    probes = [_bare(state) for state in _probe_states(content)]
+    if not parts and not probes and _is_state(content):
+        parts = {"target_encoder": _bare(content)}
+    if not parts and not probes:
+        raise DataError(
+            f"{path} holds no encoder, predictor or classifiers: it has {', '.join(map(str, list(content)[:6]))}"
+        )
+    return _assemble(str(path), parts, probes, hints, predictor)
+
+
+def _assemble(
+    where: str, parts: dict[str, dict[str, Tensor]], probes: list[dict[str, Tensor]], hints: Hints, whole: bool
+) -> Weights:
+    encoders = [key for key in ENCODERS if key in parts]
+    if parts and not encoders:
+        raise DataError(f"{where} holds a predictor but no encoder, which tells how to place its tokens")
+    encoder: EncoderConfig | None = None
+    predictor: PredictorConfig | ActionPredictorConfig | None = None
+    dropped: dict[str, str] = {}
+    assumed: list[str] = []
+    ours: dict[str, dict[str, Tensor]] = {}
+    if encoders:
+        saved = parts.get("predictor")
+        known = None if saved is None else architecture.mask_tokens_of(_unpacked(saved))
+        encoder, assumed = architecture.encoder_of(parts[encoders[0]], hints, where, known)
+        if assumed and (exact := architecture.named(encoder, Path(where).name)) is not encoder:
+            encoder = replace(exact, frames=hints.frames or exact.frames, size=hints.size or exact.size)
+            assumed = []
+        if saved is not None and whole:
+            predictor = architecture.predictor_of(_unpacked(saved), encoder, hints, where)
+        for key, state in parts.items():
+            if key == "predictor" and not whole:
+                continue
+            ours[TARGET.get(key, key)], gone = _ours(key, state, encoder, where)
+            dropped |= {f"{key}.{tensor}": why for tensor, why in gone.items()}
+    configs = tuple(architecture.probe_of(state, hints, where) for state in probes)
+    ours |= {f"probes.{number}": state for number, state in enumerate(probes)}
+    require_parts(where, ours, encoder, predictor, configs)
+    tensors = {f"{part}.{name}": tensor for part, state in ours.items() for name, tensor in state.items()}
+    report = Report(len(tensors), dropped, norms_of(tensors), tuple(assumed))
+    facts = _facts(where, encoders, encoder, predictor)
+    return Weights(where, MemoryStore(tensors), encoder, predictor, configs, facts, report)
+
+
+def official_container(weights: Weights) -> dict[str, Any]:
+    """The dictionary that the official code loads, of the parts that are there.
+
+    Raises:
+        ConfigError: no official class computes what this architecture does.
+    """
+    content: dict[str, Any] = {}
+    if weights.encoder is not None:
+        name, why = family_of(weights.encoder, weights.predictor)
+        if name is None:
+            raise ConfigError(f"{weights.where} fits no official model: {why}")
+        prefix = FAMILIES[name].prefix
+        for part in weights.parts():
+            if part != "probes":
+                theirs = _theirs(part, weights.tensors(f"{part}."), weights.encoder)
+                key = "ema_encoder" if part == "target_encoder" and _distilled(weights) else part
+                content[key] = {f"{prefix}{tensor}": value for tensor, value in theirs.items()}
+    if weights.probes:
+        content["classifiers"] = [
+            {
+                f"module.{name}": value.contiguous().clone()
+                for name, value in weights.tensors(f"probes.{number}.").items()
+            }
+            for number in range(len(weights.probes))
+        ]
+    return content
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefixes of wrappers."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        while name.startswith(_WRAPPERS):
+            name = name.split(".", 1)[1]
+        found[name] = tensor
+    return found
+
+
+def _is_state(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    )
+
+
+def _probe_states(content: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:
+    for key in PROBES:
+        value = content.get(key)
+        several = value if isinstance(value, list) else [value]
+        if value is not None and all(_is_state(one) for one in several):
+            return list(several)
+    return []
+
+
+def _unpacked(predictor: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A predictor with I-JEPA's single mask token under our name."""
+    return {"mask_tokens.0" if name == "mask_token" else name: tensor for name, tensor in predictor.items()}
+
+
+def _ours(part: str, state: Tensors, encoder: EncoderConfig, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors by our names, and what is left out with the reason."""
+    found, dropped = _unpacked(state), {}
+    if part == "predictor":
+        if "predictor_pos_embed" in found:
+            dropped["predictor_pos_embed"] = architecture.predictor_positions(found, encoder, where)
+            del found["predictor_pos_embed"]
+        return found, dropped
+    if found.pop("pos_embed", None) is not None:
+        dropped["pos_embed"] = (
+            "stale: an encoder with rotary positions does not use it"
+            if encoder.positions == "rope"
+            else "a fixed sine-cosine table, which is computed instead"
+        )
+    embedding = found.get("patch_embed.proj.weight")
+    if embedding is not None and embedding.ndim == 4:
+        found["patch_embed.proj.weight"] = embedding.unsqueeze(2)
+    return found, dropped
+
+
+def _theirs(part: str, state: Tensors, encoder: EncoderConfig) -> dict[str, Tensor]:
+    """Tensors by official names, as copies that stand alone in a file."""
+    found = {name: tensor.contiguous().clone() for name, tensor in state.items()}
+    image = encoder.positions == "sincos2d"
+    if image and "mask_tokens.0" in found:
+        found["mask_token"] = found.pop("mask_tokens.0")
+    if image and part != "predictor":
+        found["patch_embed.proj.weight"] = found["patch_embed.proj.weight"].squeeze(2)
+    if encoder.positions != "rope":
+        name = "predictor_pos_embed" if part == "predictor" else "pos_embed"
+        width = found["predictor_norm.weight" if part == "predictor" else "norm.weight"].shape[0]
+        grid = replace(encoder, interpolate_from=encoder.size).places.base
+        assert grid is not None
+        found[name] = sincos_positions(grid, width, encoder.positions).unsqueeze(0)
+    return found
+
+
+def _distilled(weights: Weights) -> bool:
+    encoder, predictor = weights.encoder, weights.predictor
+    one = isinstance(predictor, PredictorConfig) and predictor.levels == 1 and predictor.context_head
+    return one and encoder is not None and len(encoder.levels) > 1
+
+
+def _facts(
+    where: str,
+    encoders: list[str],
+    encoder: EncoderConfig | None,
+    predictor: PredictorConfig | ActionPredictorConfig | None,
+) -> dict[str, Any]:
+    if encoder is None:
+        return {"source": {"file": Path(where).name, "format": "official"}}
+    name: FamilyName = architecture.family_name(encoder, predictor)
+    family = FAMILIES[name]
+    return {
+        # Some files hold one encoder, which is then the one to use whatever it is called.
+        "evaluate": "context" if encoders == ["encoder"] else "target",
+        "clip": {"frames": encoder.frames, "size": encoder.size, **family.clip},
+        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        "source": {"file": Path(where).name, "format": "official", "family": name, "licence": family.licence},
+    }

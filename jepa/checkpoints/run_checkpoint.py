@@ -1,0 +1,80 @@
+"""The checkpoint of an unfinished run: `checkpoints/last.ckpt`, beside the `config.yaml` that tells its architecture.
+
+A finished run has a portable folder, which is read instead. Of the configuration only the groups `model` and `clip`
+are read, and what decides which encoder is the one to evaluate.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from jepa import yaml_text
+from jepa.checkpoints.blank import require_parts
+from jepa.checkpoints.container import read_container
+from jepa.checkpoints.weights import MemoryStore, Report, Weights, norms_of
+from jepa.config import make_layer, resolve
+from jepa.errors import ConfigError, DataError
+from jepa.models.build import ModelConfig, encoder_config, predictor_config
+from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
+
+PREFIX = "jepa."
+"""Of the model inside the Lightning module."""
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint of a run folder, if there is one."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def open_checkpoint(path: Path) -> Weights:
+    """Read a checkpoint of a run.
+
+    Raises:
+        DataError: it is damaged, no checkpoint of this package, or `config.yaml` of its run is not there.
+    """
+    content = read_container(path)
+    state = content.get("state_dict")
+    if not isinstance(state, dict) or not isinstance(content.get("jepa"), dict):
+        raise DataError(f"{path} is no checkpoint of this package")
+    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    if not (folder / "config.yaml").is_file():
+        raise DataError(f"{path} has no config.yaml of its run beside it, which tells its architecture")
+    return _weights(path, folder / "config.yaml", state, int(content.get("global_step", 0)))
+
+
+def _weights(path: Path, config: Path, state: dict[str, Tensor], step: int) -> Weights:
+    groups = _groups(config)
+    clip = groups.get("clip", {})
+    try:
+        model = resolve(ModelConfig, [make_layer(ModelConfig, groups.get("model", {}), str(config))]).build()
+        encoder = encoder_config(model, frames=int(clip["frames"]), size=int(clip["size"]))
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{config} does not describe the model of {path}: {error}") from error
+    predictor = predictor_config(model)
+    parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "target_encoder": {}, "predictor": {}}
+    for name, tensor in state.items():
+        part, _, rest = name.removeprefix(PREFIX).partition(".")
+        if part in parts and name.startswith(PREFIX):
+            parts[part][rest] = tensor
+    require_parts(str(path), parts, encoder, predictor, ())
+    frozen = groups.get("objective", {}).get("target") == "frozen"
+    facts = {
+        "evaluate": "context" if frozen else "target",
+        "clip": clip,
+        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
+        "step": step,
+        "source": {"file": path.name, "format": "checkpoint"},
+    }
+    tensors = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
+    report = Report(len(tensors), {}, norms_of(tensors))
+    return Weights(str(path), MemoryStore(tensors), encoder, predictor, (), facts, report)
+
+
+def _groups(config: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content, _ = yaml_text.read(config)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    return {str(key): dict(value) for key, value in content.items() if isinstance(value, dict)}

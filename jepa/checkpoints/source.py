@@ -1,0 +1,67 @@
+"""One opener for whatever holds weights: looks at what is there and lets the reader of its kind read it.
+
+A path comes before a name: shipped encoders and names on the HuggingFace hub are looked up only if there is no such
+file or folder.
+"""
+
+from pathlib import Path
+
+from jepa.checkpoints.folder import CONFIG, WEIGHTS, open_folder
+from jepa.checkpoints.hub import fetch, is_hub_name
+from jepa.checkpoints.huggingface import is_huggingface, open_huggingface, read_json
+from jepa.checkpoints.official import open_official
+from jepa.checkpoints.run_checkpoint import find_checkpoint, open_checkpoint
+from jepa.checkpoints.weights import Hints, Weights
+from jepa.errors import ConfigError, DataError
+
+_SHIPPED = Path(__file__).parent / "shipped"
+NO_HINTS = Hints()
+
+
+def open_weights(source: str | Path, hints: Hints = NO_HINTS, *, predictor: bool = True) -> Weights:
+    """Open weights of any kind; nothing in them is ever run.
+
+    Args:
+        source: a run folder, finished or not; a portable folder or its `model.safetensors`; a checkpoint of a run; an
+            official `.pt` or `.pth.tar` file; a HuggingFace folder; the name of a shipped encoder, or one on the hub.
+        hints: what an official file leaves open about its architecture.
+        predictor: whether its predictor is wanted too.
+
+    Raises:
+        DataError: nothing there, or nothing that can be used.
+        ConfigError: hints for a source that describes itself.
+    """
+    path = _SHIPPED / str(source) if is_shipped(source) else Path(source).expanduser()
+    if not path.exists() and is_hub_name(str(source)):
+        path = fetch(str(source))
+    if path.is_file() and path.suffix not in (".safetensors", ".ckpt", ".json"):
+        return open_official(path, hints, predictor=predictor)
+    if hints.given():
+        raise ConfigError(f"{source} describes its architecture itself: leave out {', '.join(hints.given())}")
+    if path.suffix == ".ckpt" and path.is_file():
+        return open_checkpoint(path)
+    folder = path.parent if path.is_file() else path
+    if (folder / CONFIG).is_file() and is_huggingface(_peek(folder / CONFIG)):
+        return open_huggingface(folder)
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None and not (path / WEIGHTS).is_file():
+        return open_checkpoint(checkpoint)
+    return open_folder(folder if path.suffix == ".json" else path)
+
+
+def shipped() -> list[str]:
+    """Names of the encoders that come with the package."""
+    return sorted(folder.name for folder in _SHIPPED.glob("*") if folder.is_dir()) if _SHIPPED.is_dir() else []
+
+
+def is_shipped(source: str | Path) -> bool:
+    """Whether this names a shipped encoder; a file or folder of the same name comes first."""
+    return str(source) in shipped() and not Path(source).exists()
+
+
+def _peek(path: Path) -> dict[str, object]:
+    """A JSON object, or an empty one if it is none: its reader will complain in its own words."""
+    try:
+        return read_json(path)
+    except DataError:
+        return {}

@@ -1,0 +1,75 @@
+"""What a run starts from: seeded random weights, or the training state of another run.
+
+`--init RUN` takes the encoder that the run meant to be used, for both encoders; that is a new beginning. A cool-down
+is none: it goes on with the context encoder, the target encoder and the predictor as they were, and with AdamW's
+moments, as the published cool-downs of V-JEPA 2 do. That is `--init RUN/checkpoints/last.ckpt`, and what each phase of
+a run with phases does. Step, position in the data and schedules are those of the new run, from 0.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jepa.checkpoints.io import load_state
+from jepa.errors import DataError
+from jepa.logs import get_logger
+from jepa.models.build import build_jepa, encoder_config
+from jepa.models.jepa import JEPA
+from jepa.objectives.build import target_width
+from jepa.objectives.targets import Teacher
+from jepa.rng import derive
+from jepa.training.config import PretrainConfig
+from jepa.training.module import Pretraining
+from jepa.training.run_folder import checkpoint_facts, start_digest
+
+log = get_logger(__name__)
+
+
+def build_model(config: PretrainConfig, teacher: Teacher | None = None) -> JEPA:
+    """The model of a run with its seeded random weights; without any inside `torch.device("meta")`.
+
+    Args:
+        config: of the run.
+        teacher: the opened `objective.teacher`, whose width is predicted.
+    """
+    encoder = encoder_config(config.model, frames=config.clip.frames, size=config.clip.size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(config.seed, 0, "init"))
+        return build_jepa(
+            config.model,
+            frames=config.clip.frames,
+            size=config.clip.size,
+            target_width=target_width(config.objective, encoder, config.model.predicted_levels, teacher),
+        )
+
+
+def continue_from(module: Pretraining, path: Path) -> None:
+    """Give a module the weights of a checkpoint, each tensor its own, and its optimizer the moments.
+
+    Raises:
+        DataError: no checkpoint of this package, or one of another model.
+    """
+    step = checkpoint_facts(path)["step"]
+    state = load_state(path)
+    own, saved = module.state_dict(), state["state_dict"]
+    if other := difference(shapes(own), shapes(saved)):
+        raise DataError(f"{path} does not fit the model: {other}")
+    module.load_state_dict(saved)
+    module.moments = state["optimizer_states"][0]["state"]
+    module.init_digest = start_digest(str(path))
+    log.info("weights and moments of step %d from %s", step, path)
+
+
+def shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shape by name."""
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def difference(one: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]) -> str:
+    """How many tensors differ in name or shape, with the first of them; empty if none does."""
+    wrong = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    if not wrong:
+        return ""
+    first: list[Any] = [found.get(wrong[0], "none") for found in (one, other)]
+    return f"{len(wrong)} tensors differ in name or shape, first {wrong[0]}: {first[0]} and {first[1]}"
