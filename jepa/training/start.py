@@ -2,7 +2,7 @@
 
 `--init RUN` takes the encoder that the run meant to be used, for both encoders; that is a new beginning. A cool-down
 is none: it goes on with the context encoder, the target encoder and the predictor as they were, and with AdamW's
-moments, as the published cool-downs of V-JEPA 2 do. That is `--init RUN/checkpoints/last.ckpt`, and what each phase of
+moments, as the released code of V-JEPA 2.1 does. That is `--init RUN/checkpoints/last.ckpt`, and what each phase of
 a run with phases does. Step, position in the data and schedules are those of the new run, from 0.
 """
 
