@@ -74,7 +74,7 @@ def convert(
         to: what is to be written.
         probe: take a probe from there too; makes a `VJEPA2ForVideoClassification` of a HuggingFace folder.
         number: which of its probes.
-        hints: what an official file leaves open about its architecture.
+        hints: as for `open_weights`.
 
     Raises:
         DataError: the source cannot be used.

@@ -45,7 +45,7 @@ def load_encoder(
             or `owner/name` on the HuggingFace hub (extra `hf`).
         weights: the EMA target encoder or the context encoder; by default the one its training meant to be used.
         heads: attention heads, where an official file of an unusual width leaves them open.
-        frames: of the clips of training, where an official file does not tell; other lengths work all the same.
+        frames: of the clips it is to be used with, by default those of training; the encoder takes any all the same.
         size: height and width in pixels of these clips, likewise.
         positions: kind of positions, where an official file leaves it open.
         levels: 0-based numbers of the supervised blocks, where an official file of an unusual depth leaves them open.
@@ -53,7 +53,7 @@ def load_encoder(
     Raises:
         DataError: nothing there, or it holds no encoder; a tensor is unknown, missing or of another shape; the file
             wants to run code.
-        ConfigError: an architecture that cannot be; or hints for a source that describes itself.
+        ConfigError: an architecture that cannot be; or heads, positions or levels for a source that describes itself.
     """
     hints = Hints(heads=heads, frames=frames, size=size, positions=positions, levels=levels)
     opened = open_weights(path, hints, predictor=False)

@@ -155,6 +155,20 @@ def test_published_files_tell_their_architecture(name: str) -> None:
 def test_hints_are_for_files_that_need_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="describes its architecture itself: leave out heads"):
         jepa.load_encoder("jepa-nano", heads=3)
+    made = build_jepa(ModelConfig(size="nano", patch=8, positions="sincos", interpolate_from=16), frames=4, size=16)
+    save_folder(tmp_path, made, facts={"evaluate": "target"})
+    with pytest.raises(ConfigError, match="positions of the clips it was trained on"):
+        jepa.load_encoder(tmp_path, frames=8)
+
+
+def test_an_encoder_for_other_clips(tmp_path: Path) -> None:
+    """Probes and extraction cut clips of as many frames as the encoder says."""
+    convert("jepa-nano", tmp_path / "longer", "jepa", hints=Hints(frames=16, size=64))
+    for encoder in (jepa.load_encoder("jepa-nano", frames=16, size=64), jepa.load_encoder(tmp_path / "longer")):
+        assert (encoder.config.frames, encoder.config.size) == (16, 64)
+        assert (encoder.facts["clip"]["frames"], encoder.facts["clip"]["stride"]) == (16, 2)
+        clips = torch.randn(1, 3, 8, 32, 32)
+        assert torch.equal(encoder(clips), jepa.load_encoder("jepa-nano")(clips))
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -231,3 +245,10 @@ def test_parts_that_are_not_there(tmp_path: Path) -> None:
         jepa.load_predictor(tmp_path)
     with pytest.raises(DataError, match="holds 0 probes, none of number 0"):
         jepa.load_probe(tmp_path)
+
+
+def test_the_published_files_are_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "weights.md").read_text("utf-8")
+    for name, entry in CATALOG.items():
+        row = f"| `{name}` | `{entry.source.file}` | {f'`{entry.source.hub}`' if entry.source.hub else '-'} |"
+        assert row in text, name
