@@ -60,7 +60,8 @@ def load_encoder(
     prefix = {"target": "target_encoder", "context": "encoder", None: opened.evaluated}[weights]
     config = _encoder_config(opened)
     encoder = blank(lambda: Encoder(config))
-    return FrozenEncoder(filled(encoder, _fitting(encoder, opened, f"{prefix}.")), opened.facts, opened.digest())
+    tensors = _fitting(encoder, opened, f"{prefix}.")
+    return FrozenEncoder(filled(encoder, tensors), opened.facts, opened.digest(f"{prefix}."))
 
 
 def load_predictor(

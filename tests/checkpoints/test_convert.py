@@ -73,6 +73,8 @@ def test_a_folder_is_complete_and_says_what_it_is(source: Path, tmp_path: Path) 
     assert "licence" in card
     assert "MIT or Apache-2.0" in card
     assert done.licence == "MIT or Apache-2.0"
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
     assert torch.equal(jepa.load_encoder(tmp_path / "out")(CLIPS), jepa.load_encoder(source)(CLIPS))
     before, after = load_file(source / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
