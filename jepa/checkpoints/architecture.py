@@ -85,7 +85,7 @@ def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | No
         frames=frames,
         size=size,
         positions=positions.kind,
-        rope="interleaved" if levels or image_tokenizer else "tiled",
+        rope="interleaved" if levels or image_tokenizer or positions.kind != "rope" else "tiled",
         interpolate_from=interpolated if positions.kind == "rope" else size,
         levels=levels,
         image_tokenizer=image_tokenizer,
@@ -206,7 +206,8 @@ def named(config: EncoderConfig, file: str) -> EncoderConfig:
     for entry in CATALOG.values():
         fits = (entry.encoder.width, entry.encoder.depth) == (config.width, config.depth)
         if fits and entry.source.file.rsplit("/", 1)[-1] == file:
-            return replace(config, frames=entry.encoder.frames, size=entry.encoder.size)
+            one = entry.encoder
+            return replace(config, frames=one.frames, size=one.size, interpolate_from=one.interpolate_from)
     return config
 
 

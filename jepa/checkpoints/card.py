@@ -38,7 +38,7 @@ def card(weights: Weights, folder: str, to: str, dropped: dict[str, str]) -> str
         ("source", f"`{source.get('file', weights.where)}` ({source.get('format', 'a run of jepa')})"),
         ("family", f"{family.title}, {family.paper}" if family else "none of the published ones"),
         *architecture_rows(weights),
-        ("parts", ", ".join(weights.parts())),
+        ("parts", ", ".join(part for part in weights.parts() if part not in dropped)),
         ("converted by", f"jepa-video {__version__}, `jepa convert --to {to}`"),
         ("licence", licence or "that of the run they came from"),
     ]

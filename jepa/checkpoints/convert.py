@@ -74,7 +74,7 @@ def convert(
         to: what is to be written.
         probe: take a probe from there too; makes a `VJEPA2ForVideoClassification` of a HuggingFace folder.
         number: which of its probes.
-        hints: what an official file leaves open about its architecture.
+        hints: as for `open_weights`.
 
     Raises:
         DataError: the source cannot be used.
@@ -91,12 +91,11 @@ def convert(
         count, dropped = _write_official(weights, out), dict(weights.report.dropped)
     else:
         count, dropped = _write_folder(weights, out, to)
-    gone = [part for part in weights.parts() if any(name.split(".")[0] == part == name for name in dropped)]
     return Conversion(
         source=str(source),
         out=str(out),
         to=to,
-        parts=tuple(part for part in weights.parts() if part not in gone),
+        parts=tuple(part for part in weights.parts() if part not in dropped),
         tensors=count,
         dropped=dropped,
         assumed=weights.report.assumed,
@@ -151,11 +150,12 @@ def _place(out: Path, files: Mapping[str, bytes], tensors: dict[str, Tensor]) ->
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir()
-        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
-        _sync(fresh / WEIGHTS)
         for name, content in files.items():
             with atomic_write(fresh / name) as file:
                 file.write(content)
+        save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
+        (fresh / WEIGHTS).chmod((fresh / CARD).stat().st_mode)  # it would be for its owner alone
+        _sync(fresh / WEIGHTS)
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
             out.rename(old)

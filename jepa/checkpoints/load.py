@@ -12,7 +12,6 @@ from jepa.checkpoints.blank import blank, filled, make_predictor
 from jepa.checkpoints.frozen import FrozenEncoder as FrozenEncoder
 from jepa.checkpoints.frozen import random_encoder as random_encoder
 from jepa.checkpoints.source import _SHIPPED as _SHIPPED
-from jepa.checkpoints.source import is_shipped as is_shipped
 from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.source import shipped as shipped
 from jepa.checkpoints.weights import Hints, Weights, listed, require_fit
@@ -45,7 +44,7 @@ def load_encoder(
             or `owner/name` on the HuggingFace hub (extra `hf`).
         weights: the EMA target encoder or the context encoder; by default the one its training meant to be used.
         heads: attention heads, where an official file of an unusual width leaves them open.
-        frames: of the clips of training, where an official file does not tell; other lengths work all the same.
+        frames: of the clips it is to be used with, by default those of training; the encoder takes any all the same.
         size: height and width in pixels of these clips, likewise.
         positions: kind of positions, where an official file leaves it open.
         levels: 0-based numbers of the supervised blocks, where an official file of an unusual depth leaves them open.
@@ -53,14 +52,15 @@ def load_encoder(
     Raises:
         DataError: nothing there, or it holds no encoder; a tensor is unknown, missing or of another shape; the file
             wants to run code.
-        ConfigError: an architecture that cannot be; or hints for a source that describes itself.
+        ConfigError: an architecture that cannot be; or heads, positions or levels for a source that describes itself.
     """
     hints = Hints(heads=heads, frames=frames, size=size, positions=positions, levels=levels)
     opened = open_weights(path, hints, predictor=False)
     prefix = {"target": "target_encoder", "context": "encoder", None: opened.evaluated}[weights]
     config = _encoder_config(opened)
     encoder = blank(lambda: Encoder(config))
-    return FrozenEncoder(filled(encoder, _fitting(encoder, opened, f"{prefix}.")), opened.facts, opened.digest())
+    tensors = _fitting(encoder, opened, f"{prefix}.")
+    return FrozenEncoder(filled(encoder, tensors), opened.facts, opened.digest(f"{prefix}."))
 
 
 def load_predictor(

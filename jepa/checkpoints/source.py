@@ -4,6 +4,7 @@ A path comes before a name: shipped encoders and names on the HuggingFace hub ar
 file or folder.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from jepa.checkpoints.folder import CONFIG, WEIGHTS, open_folder
@@ -16,6 +17,8 @@ from jepa.errors import ConfigError, DataError
 
 _SHIPPED = Path(__file__).parent / "shipped"
 NO_HINTS = Hints()
+CLIP = ("frames", "size")
+"""Hints that every encoder with rotary positions takes: for which clips it is to be used."""
 
 
 def open_weights(source: str | Path, hints: Hints = NO_HINTS, *, predictor: bool = True) -> Weights:
@@ -24,20 +27,27 @@ def open_weights(source: str | Path, hints: Hints = NO_HINTS, *, predictor: bool
     Args:
         source: a run folder, finished or not; a portable folder or its `model.safetensors`; a checkpoint of a run; an
             official `.pt` or `.pth.tar` file; a HuggingFace folder; the name of a shipped encoder, or one on the hub.
-        hints: what an official file leaves open about its architecture.
+        hints: what an official file leaves open about its architecture; frames and size of the clips to use also for
+            other sources, if their positions are rotary.
         predictor: whether its predictor is wanted too.
 
     Raises:
         DataError: nothing there, or nothing that can be used.
-        ConfigError: hints for a source that describes itself.
+        ConfigError: other hints for a source that describes itself.
     """
     path = _SHIPPED / str(source) if is_shipped(source) else Path(source).expanduser()
     if not path.exists() and is_hub_name(str(source)):
         path = fetch(str(source))
     if path.is_file() and path.suffix not in (".safetensors", ".ckpt", ".json"):
         return open_official(path, hints, predictor=predictor)
-    if hints.given():
-        raise ConfigError(f"{source} describes its architecture itself: leave out {', '.join(hints.given())}")
+    if told := [name for name in hints.given() if name not in CLIP]:
+        raise ConfigError(f"{source} describes its architecture itself: leave out {', '.join(told)}")
+    opened = _open(path)
+    return _for_other_clips(opened, hints) if hints.given() else opened
+
+
+def _open(path: Path) -> Weights:
+    """What describes itself."""
     if path.suffix == ".ckpt" and path.is_file():
         return open_checkpoint(path)
     folder = path.parent if path.is_file() else path
@@ -57,6 +67,21 @@ def shipped() -> list[str]:
 def is_shipped(source: str | Path) -> bool:
     """Whether this names a shipped encoder; a file or folder of the same name comes first."""
     return str(source) in shipped() and not Path(source).exists()
+
+
+def _for_other_clips(opened: Weights, hints: Hints) -> Weights:
+    """With other frames or another size to use it with; rotary positions work at any."""
+    encoder = opened.encoder
+    if encoder is None or encoder.positions != "rope":
+        raise ConfigError(f"{opened.where} has positions of the clips it was trained on: leave out frames and size")
+    encoder = replace(encoder, frames=hints.frames or encoder.frames, size=hints.size or encoder.size)
+    clip = {**opened.facts.get("clip", {}), "frames": encoder.frames, "size": encoder.size}
+    return replace(opened, encoder=encoder, facts={**opened.facts, "clip": clip})
+
+
+def is_name(source: str | Path) -> bool:
+    """Whether this names weights, shipped or on the hub, and no file or folder."""
+    return is_shipped(source) or (is_hub_name(str(source)) and not Path(source).exists())
 
 
 def _peek(path: Path) -> dict[str, object]:

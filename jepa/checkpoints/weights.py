@@ -73,8 +73,8 @@ class Store(Protocol):
         """These tensors. Raises DataError when the file is damaged."""
         ...
 
-    def digest(self) -> str:
-        """12 hexadecimal digits that change with any weight."""
+    def digest(self, prefix: str) -> str:
+        """12 hexadecimal digits of the whole file, or without one file of the tensors whose names start so."""
         ...
 
 
@@ -90,9 +90,9 @@ class MemoryStore:
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
         return {name: self.tensors[name] for name in names}
 
-    def digest(self) -> str:
+    def digest(self, prefix: str) -> str:
         found = hashlib.blake2b(digest_size=6)
-        for name in sorted(self.tensors):
+        for name in sorted(name for name in self.tensors if name.startswith(prefix)):
             tensor = self.tensors[name].contiguous()
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
@@ -113,7 +113,7 @@ class SafetensorsStore:
         found: dict[str, Tensor] = self._with(lambda file: {name: file.get_tensor(name) for name in names})
         return found
 
-    def digest(self) -> str:
+    def digest(self, prefix: str) -> str:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
 
@@ -148,9 +148,9 @@ class Weights:
         """What is in it: `encoder`, `target_encoder`, `predictor`, `probes`."""
         return sorted({name.split(".")[0] for name in self.store.names()})
 
-    def digest(self) -> str:
-        """12 hexadecimal digits that change with any weight."""
-        return self.store.digest()
+    def digest(self, prefix: str = "") -> str:
+        """12 hexadecimal digits that change with any weight; where many lie together, any whose name starts so."""
+        return self.store.digest(prefix)
 
     @property
     def evaluated(self) -> str:

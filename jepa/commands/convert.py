@@ -38,7 +38,7 @@ class Config:
     predictor_heads: int | None = None
     """Attention heads of the predictor, likewise."""
     frames: int | None = None
-    """Frames of the clips of training, if an official file does not tell and the usual ones are wrong."""
+    """Frames of the clips it is to be used with, if not those of training; for rotary positions."""
     size: int | None = None
     """Height and width of these clips, likewise."""
     positions: Literal["rope", "sincos", "sincos2d"] | None = None

@@ -22,7 +22,7 @@ EXAMPLE = "jepa extract --encoder runs/first --data ~/videos --out features/mine
 @dataclass(frozen=True, kw_only=True)
 class Config(ExtractConfig):
     encoder: str
-    """Run folder, model.safetensors, or the name of a shipped encoder."""
+    """Run folder, weights of any published kind (docs/weights.md), or the name of a shipped encoder."""
     data: Path
     """Shards (a folder or its URL), or a plain folder of videos."""
     out: Path

@@ -35,7 +35,7 @@ class Config:
     """Probe a frozen encoder."""
 
     encoder: str
-    """Run folder, weights file (model.safetensors) or name of a shipped encoder."""
+    """Run folder, weights of any published kind (docs/weights.md), or the name of a shipped encoder."""
     data: Path
     """Labelled clips: a data set with train/ and test/, or a folder of shards or videos; shards may be a URL."""
     out: Path

@@ -25,7 +25,8 @@ from typing import Any
 
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write, load_state
-from jepa.checkpoints.load import is_shipped, weights_digest
+from jepa.checkpoints.load import weights_digest
+from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
@@ -269,11 +270,12 @@ def _absolute(config: PretrainConfig) -> PretrainConfig:
 
 
 def _absolute_weights(name: str | None) -> str | None:
-    return name if name is None or is_shipped(name) else str(Path(name).absolute())
+    return name if name is None or is_name(name) else str(Path(name).absolute())
 
 
 def _absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: absolute(value) if isinstance(value, Path) else value for key, value in values.items()}
+    teacher = {key: _absolute_weights(value) for key, value in values.items() if key == "objective.teacher"}
+    return {key: absolute(value) if isinstance(value, Path) else value for key, value in values.items()} | teacher
 
 
 def _is_free(key: str) -> bool:

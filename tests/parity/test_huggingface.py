@@ -12,7 +12,9 @@ from torch import Tensor
 
 import jepa
 from jepa.checkpoints.convert import convert
+from jepa.cli import main
 from jepa.errors import DataError
+from jepa.models.probes import ProbeConfig, build_probe
 from jepa.tokens import Mask
 
 transformers = pytest.importorskip("transformers")
@@ -148,6 +150,23 @@ def test_our_weights_load_there(tmp_path: Path) -> None:
     CLOSE(out.last_hidden_state, model.target_encoder(batch))
     expected = model.predictor(model.target_encoder(batch), Mask(everything, everything), grid, number=1)
     CLOSE(out.predictor_output.last_hidden_state, expected)
+
+
+@torch.no_grad()
+def test_an_official_probe_makes_a_classifier(saved: Any, tmp_path: Path) -> None:
+    """As the published classifiers were made: weights of one file, the probe of another."""
+    model = randomised(transformers.VJEPA2Model(configuration()))
+    convert(saved(model), tmp_path / "v2.pt", "official")
+    probe: Any = randomised(build_probe(ProbeConfig(width=52, classes=(5,), heads=2, depth=3)))
+    state = {f"module.{name}": tensor for name, tensor in probe.state_dict().items()}
+    torch.save({"classifiers": [state, state]}, tmp_path / "probe.pt")
+    options = "--to huggingface --heads 2 --predictor-heads 2 --frames 4 --size 32 --number 1"
+    files = [tmp_path / "v2.pt", tmp_path / "out", "--probe", tmp_path / "probe.pt"]
+    assert main(["convert", *map(str, files), *options.split()]) == 0
+    loaded = transformers.VJEPA2ForVideoClassification.from_pretrained(tmp_path / "out").eval()
+    batch = clips(4, 32)
+    tokens = theirs_on(model, batch, skip_predictor=True).last_hidden_state
+    CLOSE(theirs_on(loaded, batch).logits, probe(tokens))
 
 
 @torch.no_grad()

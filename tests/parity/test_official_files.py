@@ -160,6 +160,9 @@ def test_action_conditioned(official: SimpleNamespace, randomised: Callable[[Any
     CLOSE(_plain(file)(batch), encoder(batch))
     before = torch.load(file, weights_only=False)
     same_bits({part: before[part] for part in parts}, there_and_back(file, tmp_path))
+    again: Any = jepa.load_predictor(tmp_path / "ours")
+    CLOSE(again(tokens, actions, states, TokenGrid(2, 4, 4)), predictor(tokens, actions, states))
+    CLOSE(jepa.load_encoder(tmp_path / "ours")(batch), encoder(batch))
 
 
 def _plain(file: Path) -> Any:
@@ -289,6 +292,8 @@ def test_probes(official: SimpleNamespace, randomised: Callable[[Any], Any], dep
         loaded: Any = jepa.load_probe(tmp_path / "probe.pt", number=number)
         CLOSE(loaded(tokens), one(tokens))
     after = there_and_back(tmp_path / "probe.pt", tmp_path, Hints())
+    again: Any = jepa.load_probe(tmp_path / "ours", number=1)
+    CLOSE(again(tokens), theirs[1](tokens))
     for before, now in zip(states, after["classifiers"], strict=True):
         same_bits({"probe": before}, {"probe": now})
 
