@@ -27,7 +27,7 @@ from jepa.models.encoder import EncoderConfig
 from jepa.models.positions import SinCos, sincos_positions
 from jepa.models.predictor import PredictorConfig
 from jepa.models.probes import ANTICIPATION, ProbeConfig
-from jepa.tokens import TokenGrid
+from jepa.tokens import TokenGrid, whole_patches
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 22, 1664: 26}
 """Attention heads of an encoder by width; I-JEPA's has 16 where this says 22."""
@@ -73,7 +73,7 @@ def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | No
     positions = positions_of(tensors, hints, where, mask_tokens)
     entry = _published(width, depth, patch, tubelet, image_tokenizer, positions)
     frames, size, assumed = _clip(entry, positions, hints, patch, tubelet, where)
-    interpolated = ROPE_BASE - ROPE_BASE % patch if image_tokenizer else None
+    interpolated = whole_patches(ROPE_BASE, patch=patch) if image_tokenizer else None
     config = EncoderConfig(
         width=width,
         depth=depth,

@@ -21,6 +21,7 @@ from jepa.objectives.latent import LatentPrediction
 from jepa.training.config import WHOLE, PhaseConfig, PretrainConfig
 from jepa.training.metrics import MetricsFile
 from jepa.training.order_file import OrderFile
+from jepa.training.run_folder import RunFolder, record_start
 from jepa.training.trainer import pretrain
 
 Configure = Callable[..., PretrainConfig]
@@ -172,15 +173,26 @@ def test_the_only_phase_can_be_made_longer(micro: Configure) -> None:
     assert same(load_file(config.out / "model.safetensors"), load_file(config.out / "1-pretrain/model.safetensors"))
 
 
-def test_a_frozen_teacher_stays_the_teacher(two: Configure, micro: Configure, tmp_path: Path) -> None:
+def test_a_teacher_teaches_in_every_phase(two: Configure, micro: Configure, tmp_path: Path) -> None:
     pretrain(micro(out=str(tmp_path / "teacher"), max_steps=1))
-    config = two(objective={"target": "frozen"}, init=str(tmp_path / "teacher"))
+    config = two(objective={"target": "teacher", "teacher": str(tmp_path / "teacher")})
     pretrain(config)
-    teacher, student = (load_file(path / "model.safetensors") for path in (tmp_path / "teacher", config.out))
-    names = [name for name in teacher if name.startswith("target_encoder.")]
-    assert names
-    assert all(torch.equal(teacher[name], student[name]) for name in names)
-    assert load_encoder(config.out).facts["evaluate"] == "context"
+    phases = [json.loads((config.out / name / "config.json").read_text()) for name in ("1-pretrain", "2-cooldown")]
+    assert {facts["teacher"] for facts in phases} == {load_encoder(tmp_path / "teacher").checkpoint_hash}
+    assert load_encoder(config.out).facts["evaluate"] == "target"
+
+
+def test_the_teacher_of_a_phase_is_recorded_absolute(
+    two: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    objective = {"target": "teacher", "teacher": "runs/a"}
+    changes = {"objective": {"teacher": "runs/b"}}
+    config = two(objective=objective, phases=[{"name": "a"}, {"name": "b", "changes": changes}])
+    record_start(RunFolder(tmp_path / "run"), config, 0)
+    back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
+    assert back.phases[1].changes["objective.teacher"] == str(tmp_path / "runs" / "b")
 
 
 def test_keys_of_the_whole_run_exist() -> None:

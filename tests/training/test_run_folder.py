@@ -54,13 +54,15 @@ def test_paths_are_recorded_absolute(micro: Configure, tmp_path: Path, monkeypat
     assert (back.out, back.data) == (tmp_path / "run", tmp_path / "clips")
 
 
-def test_init_and_cache_are_recorded_absolute_and_shipped_names_stay(
+def test_init_and_cache_are_recorded_absolute_and_names_stay(
     micro: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shipped" / "jepa-test").mkdir(parents=True)
-    monkeypatch.setattr("jepa.checkpoints.load._SHIPPED", tmp_path / "shipped")
-    for init, kept in (("runs/first", str(tmp_path / "runs" / "first")), ("jepa-test", "jepa-test")):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("jepa.checkpoints.source._SHIPPED", tmp_path / "shipped")
+    names = ("jepa-test", "facebook/vjepa2-vitl-fpc64-256")
+    for init, kept in (("runs/first", str(tmp_path / "runs" / "first")), *((name, name) for name in names)):
         record_start(RunFolder(tmp_path / "run"), micro(init=init, loader={"cache": "cache", "batch_size": 4}), 0)
         back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
         assert (back.init, back.loader.cache) == (kept, tmp_path / "cache")
