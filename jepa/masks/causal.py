@@ -1,9 +1,9 @@
 """Causal masks: the first steps of a clip are seen, later ones are predicted.
 
 What the surprise of a frozen model on the rest of a clip (arXiv 2502.11831) and anticipation ask of a predictor. The
-context ends at a share of the steps that is drawn for each clip in `context_time`; the target is what lies behind it,
-in the part of the clip that `target_time` names: `[0.75, 1.0]` predicts the last quarter from the beginning and leaves
-out what is between. Shares are rounded down to steps, at least one step is seen and one predicted.
+number of steps of the context is drawn for each clip, all numbers that `context_time` spans alike; the target is what
+lies behind it, in the part of the clip that `target_time` names: `[0.75, 1.0]` predicts the last quarter from the
+beginning and leaves out what is between. Shares are rounded down to steps, at least one step is seen and one predicted.
 
 No token of the context is ever later than one of the target. Therefore `fixed` does not borrow here: it keeps as many
 tokens as the shortest context of the range has, and as many as the shortest target, as a random subset of what is
@@ -41,7 +41,8 @@ class Causal:
     def draw(self, batch: int, rng: np.random.Generator, rows: slice = EVERY) -> Mask:
         """Mask of these rows of a batch."""
         start, stop = _target_steps(self.config, self.grid)
-        ends = np.array([_context_steps(self.config, self.grid, number) for number in rng.random(batch)])[:, None]
+        shortest, longest = _context_steps(self.config, self.grid)
+        ends = rng.integers(shortest, longest + 1, size=(batch, 1))
         step = np.arange(self.grid.count) // (self.grid.rows * self.grid.columns)
         context = step < ends
         target = (step >= np.maximum(ends, start)) & (step < stop)
@@ -50,23 +51,28 @@ class Causal:
         return Mask(subset(context, self.counts.context, rng, rows), subset(target, self.counts.target, rng, rows))
 
 
-def _context_steps(config: MaskConfig, grid: TokenGrid, drawn: float) -> int:
-    """Steps that are seen, for a number drawn between 0 and 1."""
-    low, high = config.context_time or CONTEXT_TIME
-    # The small number: 15 / 22 of 22 steps are 15, though their product is a hair less.
-    return clipped(int(grid.steps * (low + drawn * (high - low)) + 1e-9), _target_steps(config, grid)[1] - 1)
+def _context_steps(config: MaskConfig, grid: TokenGrid) -> tuple[int, int]:
+    """The fewest and the most steps that are seen."""
+    most = _target_steps(config, grid)[1] - 1
+    low, high = (clipped(_steps(grid, share), most) for share in config.context_time or CONTEXT_TIME)
+    return low, high
 
 
 def _target_steps(config: MaskConfig, grid: TokenGrid) -> tuple[int, int]:
     """First step of the part that is predicted, and the one behind its last."""
     low, high = config.target_time
-    stop = max(int(grid.steps * high + 1e-9), 2)
-    return min(int(grid.steps * low + 1e-9), stop - 1), stop
+    stop = max(_steps(grid, high), 2)
+    return min(_steps(grid, low), stop - 1), stop
+
+
+def _steps(grid: TokenGrid, share: float) -> int:
+    # The small number: 15 / 22 of 22 steps are 15, though their product is a hair less.
+    return int(grid.steps * share + 1e-9)
 
 
 def _counts(config: MaskConfig, grid: TokenGrid, shares: Shares) -> Counts:
     """What `fixed` keeps: the shortest context and the shortest target there is, unless shares ask for less."""
     face, (start, stop) = grid.rows * grid.columns, _target_steps(config, grid)
-    shortest, longest = (_context_steps(config, grid, number) for number in (0.0, 1.0))
+    shortest, longest = _context_steps(config, grid)
     drawn = Counts(shortest * face, (stop - max(longest, start)) * face)
     return shares.counts(grid, drawn, drawn)
