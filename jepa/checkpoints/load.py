@@ -11,7 +11,6 @@ from torch import Tensor
 from jepa.checkpoints.blank import blank, filled, make_predictor
 from jepa.checkpoints.frozen import FrozenEncoder as FrozenEncoder
 from jepa.checkpoints.frozen import random_encoder as random_encoder
-from jepa.checkpoints.source import _SHIPPED as _SHIPPED
 from jepa.checkpoints.source import is_shipped as is_shipped
 from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.source import shipped as shipped

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import jepa
-from jepa.checkpoints import load
+from jepa.checkpoints import source
 from jepa.checkpoints.load import random_encoder, shipped
 from jepa.data.synthetic.world import WorldConfig, make_clip
 from jepa.objectives.diagnostics import effective_rank
@@ -17,7 +17,7 @@ MEGABYTE = 2**20
 
 
 def folder(name: str) -> Path:
-    return load._SHIPPED / name
+    return source._SHIPPED / name
 
 
 def test_the_nano_encoder_is_shipped() -> None:

@@ -59,7 +59,7 @@ def test_init_and_cache_are_recorded_absolute_and_shipped_names_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shipped" / "jepa-test").mkdir(parents=True)
-    monkeypatch.setattr("jepa.checkpoints.load._SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr("jepa.checkpoints.source._SHIPPED", tmp_path / "shipped")
     for init, kept in (("runs/first", str(tmp_path / "runs" / "first")), ("jepa-test", "jepa-test")):
         record_start(RunFolder(tmp_path / "run"), micro(init=init, loader={"cache": "cache", "batch_size": 4}), 0)
         back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
