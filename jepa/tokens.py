@@ -80,11 +80,6 @@ class Mask:
         return Mask(self.context.pin_memory(), self.target.pin_memory(), self.blocks)
 
 
-def whole_patches(size: int, *, patch: int) -> int:
-    """The most pixels up to `size` that are whole patches."""
-    return size - size % patch
-
-
 def gather(tokens: Float[Tensor, "B N D"], ids: Int[Tensor, "B K"]) -> Float[Tensor, "B K D"]:
     """The tokens with the given ids, clip by clip."""
     return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))

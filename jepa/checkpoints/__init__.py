@@ -1,1 +1,1 @@
-"""Weights on disk: portable folders (safetensors) and resume files."""
+"""Weights on disk: portable folders, official and HuggingFace files, conversion, resume files."""

@@ -27,12 +27,18 @@ from jepa.models.encoder import EncoderConfig
 from jepa.models.positions import SinCos, sincos_positions
 from jepa.models.predictor import PredictorConfig
 from jepa.models.probes import ANTICIPATION, ProbeConfig
-from jepa.tokens import TokenGrid, whole_patches
+from jepa.tokens import TokenGrid
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 22, 1664: 26}
 """Attention heads of an encoder by width; I-JEPA's has 16 where this says 22."""
 PREDICTOR_HEAD, ACTION_HEAD, PROBE_HEADS = 32, 64, 16
 """Channels of a head of V-JEPA 2's predictors and of its action-conditioned one; heads of every published probe."""
+ROPE_BASES = {14: 252}
+"""Size over which V-JEPA 2.1 stretches its positions, where the patch does not divide the usual one."""
+VJEPA1_MASK_TOKENS = 2
+"""More of them, and `pos_embed` is stale."""
+STALE = "stale: rotary positions do not use it"
+TABLE = "a fixed sine-cosine table, which is computed instead"
 SAME = 1e-4
 """Difference up to which two tables of positions are the same."""
 
@@ -73,7 +79,7 @@ def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | No
     positions = positions_of(tensors, hints, where, mask_tokens)
     entry = _published(width, depth, patch, tubelet, image_tokenizer, positions)
     frames, size, assumed = _clip(entry, positions, hints, patch, tubelet, where)
-    interpolated = whole_patches(ROPE_BASE, patch=patch) if image_tokenizer else None
+    interpolated = ROPE_BASES.get(patch, ROPE_BASE) if image_tokenizer else None
     config = EncoderConfig(
         width=width,
         depth=depth,
@@ -103,18 +109,20 @@ def positions_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | 
             raise DataError(f"{where} has an image encoder without pos_embed: it is no I-JEPA encoder")
         return Positions(hints.positions or "rope")
     kind: SinCos = "sincos2d" if image else "sincos"
-    base = _grid_of(table, kind)
     told = hints.positions
+    if not image and (told == "rope" or (told is None and (mask_tokens or 0) > VJEPA1_MASK_TOKENS)):
+        return Positions("rope", None, STALE)
+    base = _grid_of(table, kind)
     if told is None and base is not None and not image and mask_tokens is None:
         raise DataError(
             f"{where} has sine-cosine positions, which V-JEPA 1 uses and V-JEPA 2 does not, and no predictor to tell "
             "which it is: say so by --positions sincos or --positions rope"
         )
-    if image or told == kind or (told is None and base is not None and (mask_tokens or 0) <= 2):
-        if base is None:
-            raise DataError(f"{where} has positions (pos_embed) that are no sine-cosine table: not a published encoder")
-        return Positions(kind, base, "a fixed sine-cosine table, which is computed instead")
-    return Positions("rope", None, "stale: an encoder with rotary positions does not use it")
+    if base is not None:
+        return Positions(kind, base, TABLE)
+    if image or told is not None:
+        raise DataError(f"{where} has positions (pos_embed) that are no sine-cosine table: not a published encoder")
+    return Positions("rope", None, STALE)
 
 
 def predictor_of(
@@ -155,10 +163,10 @@ def predictor_of(
 def predictor_positions(tensors: Tensors, encoder: EncoderConfig, where: str) -> str:
     """Why `predictor_pos_embed` is not kept. Raises DataError when it is in use but no sine-cosine table."""
     if encoder.positions == "rope":
-        return "stale: a predictor with rotary positions does not use it"
+        return STALE
     if _grid_of(tensors["predictor_pos_embed"], encoder.positions) is None:
         raise DataError(f"{where} has positions (predictor_pos_embed) that are no sine-cosine table")
-    return "a fixed sine-cosine table, which is computed instead"
+    return TABLE
 
 
 def probe_of(tensors: Tensors, hints: Hints, where: str) -> ProbeConfig:

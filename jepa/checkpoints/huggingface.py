@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from jepa.checkpoints import keymaps
+from jepa.checkpoints.architecture import TABLE
 from jepa.checkpoints.blank import require_parts
 from jepa.checkpoints.families import FAMILIES, FamilyName
 from jepa.checkpoints.weights import MemoryStore, Report, SafetensorsStore, Weights, listed, norms_of
-from jepa.errors import ConfigError, DataError
+from jepa.errors import DataError
 from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.encoder import EncoderConfig
 from jepa.models.positions import sincos_positions
@@ -52,14 +53,17 @@ def open_huggingface(folder: Path) -> Weights:
     for key, value in _FIXED.items():
         told = config.get(key, value)
         # I-JEPA's class has 1e-12 by default; the published weights were trained with 1e-6.
-        if told != value and not (key == "layer_norm_eps" and told < 1e-5):
+        near = key == "layer_norm_eps" and isinstance(told, float) and told < 1e-5
+        if told != value and not near:
             raise DataError(f"{folder}/config.json has {key} {told}, this package only {value}")
     theirs = _Theirs(str(folder), config, _tensors(folder))
     try:
         return _vjepa2(theirs) if config["model_type"] == "vjepa2" else _ijepa(theirs)
     except KeyError as error:
         raise DataError(f"{folder}/config.json does not describe a model: {error} is missing") from error
-    except ConfigError as error:
+    except DataError:
+        raise
+    except (ValueError, TypeError, ArithmeticError) as error:  # a ConfigError is a ValueError
         raise DataError(f"{folder}/config.json: {error}") from error
 
 
@@ -175,7 +179,7 @@ def _ijepa(theirs: _Theirs) -> Weights:
         raise DataError(f"{theirs.where} lacks {keymaps.IJEPA_POSITIONS} of {grid.count} positions")
     if not torch.allclose(table[0].float(), sincos_positions(grid, encoder.width, "sincos2d"), atol=1e-4, rtol=0):
         raise DataError(f"{theirs.where} has {keymaps.IJEPA_POSITIONS} that are no sine-cosine table")
-    dropped[keymaps.IJEPA_POSITIONS] = "a fixed sine-cosine table, which is computed instead"
+    dropped[keymaps.IJEPA_POSITIONS] = TABLE
     return _weights(theirs, "ijepa", encoder, None, (), {"target_encoder": ours}, known, dropped)
 
 

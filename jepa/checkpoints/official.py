@@ -29,7 +29,7 @@ from jepa.models.encoder import EncoderConfig
 from jepa.models.positions import sincos_positions
 from jepa.models.predictor import PredictorConfig
 
-ENCODERS = ("target_encoder", "ema_encoder", "encoder")
+ENCODERS = ("ema_encoder", "target_encoder", "encoder")
 """Keys of encoders in a container, the one to evaluate first."""
 TARGET = {"ema_encoder": "target_encoder"}
 """What the distilled models call the encoder that others call the target encoder."""
@@ -66,6 +66,8 @@ def _assemble(
     encoder: EncoderConfig | None = None
     predictor: PredictorConfig | ActionPredictorConfig | None = None
     dropped: dict[str, str] = {}
+    if "ema_encoder" in parts and parts.pop("target_encoder", None) is not None:
+        dropped["target_encoder"] = "the teacher of a distilled model: ema_encoder is the model"
     assumed: list[str] = []
     ours: dict[str, dict[str, Tensor]] = {}
     if encoders:
@@ -160,11 +162,7 @@ def _ours(part: str, state: Tensors, encoder: EncoderConfig, where: str) -> tupl
             del found["predictor_pos_embed"]
         return found, dropped
     if found.pop("pos_embed", None) is not None:
-        dropped["pos_embed"] = (
-            "stale: an encoder with rotary positions does not use it"
-            if encoder.positions == "rope"
-            else "a fixed sine-cosine table, which is computed instead"
-        )
+        dropped["pos_embed"] = architecture.STALE if encoder.positions == "rope" else architecture.TABLE
     embedding = found.get("patch_embed.proj.weight")
     if embedding is not None and embedding.ndim == 4:
         found["patch_embed.proj.weight"] = embedding.unsqueeze(2)
