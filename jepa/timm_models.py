@@ -35,7 +35,7 @@ from jepa.checkpoints.load import load_encoder
 from jepa.config import nearest
 from jepa.errors import ConfigError
 from jepa.models.catalog import CATALOG, HOST, Entry
-from jepa.models.encoder import Encoder, EncoderConfig
+from jepa.models.encoder import Encoder, EncoderConfig, differences
 
 Pool = Literal["avg", "max", "avgmax", ""]
 
@@ -50,9 +50,6 @@ WORDS = {
     "drop_path_rate": "drop_path",
 }
 """What timm calls a field of `EncoderConfig`."""
-
-FREE = {"frames", "size", "init", "drop_path"}
-"""Fields in which the encoder of a weights file may differ: they are no part of the function that it computes."""
 
 
 class JepaViT(nn.Module):
@@ -197,23 +194,16 @@ class JepaViT(nn.Module):
         # What official files do not tell, and what else describes itself.
         told: dict[str, Any] = {"heads": own.heads, "levels": own.levels or None} if official else {}
         found = load_encoder(path, **told).encoder
-        other = [
-            f"{field.name} {getattr(found.config, field.name)}, not {getattr(own, field.name)}"
-            for field in fields(own)
-            if field.name not in FREE and getattr(found.config, field.name) != getattr(own, field.name)
-        ]
-        if other:
+        if other := differences(found.config, own):
             raise ConfigError(f"{path}: an encoder of another architecture: {'; '.join(other)}")
         self.encoder.load_state_dict(found.state_dict())
 
     def _clips(self, x: Tensor) -> Tensor:
-        """Images as clips that fill one tubelet, and clips as they are."""
+        """Images as clips of one frame, and clips as they are."""
         config = self.encoder.config
         if x.ndim == 5 and x.shape[2] > 1 and config.positions == "sincos2d":
             raise ConfigError(f"{x.shape[2]} frames for an encoder of images: give (B, C, H, W)")
-        if x.ndim != 4:
-            return x
-        return x.unsqueeze(2).expand(-1, -1, 1 if config.image_tokenizer else config.tubelet, -1, -1)
+        return x.unsqueeze(2) if x.ndim == 4 else x
 
     def _run(self, x: Tensor, wanted: Collection[int], last: int) -> dict[int, Tensor]:
         """Tokens as they leave the `wanted` blocks; none behind block `last` is run."""

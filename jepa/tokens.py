@@ -90,15 +90,22 @@ def tubelet_pixels(channels: int, *, tubelet: int, patch: int) -> int:
     return channels * tubelet * patch * patch
 
 
-def tubelets(clips: Float[Tensor, "B C T H W"], *, tubelet: int, patch: int) -> Float[Tensor, "B N P"]:
-    """Pixels of each token, flattened to P = C * tubelet * patch * patch values.
+def tubelets(
+    clips: Float[Tensor, "B C T H W"], *, tubelet: int, patch: int, ids: Int[Tensor, "B K"] | None = None
+) -> Float[Tensor, "B K P"]:
+    """Pixels of each token, or of those with the given ids, flattened to P = C * tubelet * patch * patch values.
 
     The order of the P values is that of a Conv3d kernel, so the tubelet embedding is one matrix product.
     """
     batch, channels, frames, height, width = clips.shape
     grid = TokenGrid.of_clip(frames, height, width, tubelet=tubelet, patch=patch)
     pixels = clips.reshape(batch, channels, grid.steps, tubelet, grid.rows, patch, grid.columns, patch)
-    return pixels.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, grid.count, -1)
+    pixels = pixels.permute(0, 2, 4, 6, 1, 3, 5, 7)
+    if ids is None:
+        return pixels.reshape(batch, grid.count, -1)
+    # Indexing the view copies the wanted tokens only.
+    clip = torch.arange(batch, device=ids.device).unsqueeze(1)
+    return pixels[clip, *grid.coordinates(ids)].flatten(2)
 
 
 def untubelets(

@@ -52,3 +52,9 @@ def test_a_mask_keeps_its_blocks_on_another_device() -> None:
 def test_a_target_that_is_not_made_of_equal_blocks_is_refused(blocks: int) -> None:
     with pytest.raises(ValueError, match=f"got 4 target ids for {blocks} blocks"):
         Mask(torch.tensor([[0, 3]]), torch.tensor([[1, 2, 2, 4]]), blocks=blocks)
+
+
+def test_tubelets_of_some_tokens() -> None:
+    clips, ids = torch.randn(2, 3, 4, 16, 24), torch.tensor([[5, 0, 11], [3, 3, 7]])
+    whole = tubelets(clips, tubelet=2, patch=8)
+    assert torch.equal(tubelets(clips, tubelet=2, patch=8, ids=ids), gather(whole, ids))

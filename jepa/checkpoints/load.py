@@ -18,10 +18,10 @@ from jepa.config import nearest
 from jepa.errors import ConfigError, DataError
 from jepa.models.action_predictor import ActionPredictor
 from jepa.models.catalog import CATALOG
-from jepa.models.encoder import Encoder, EncoderConfig
+from jepa.models.encoder import Encoder, EncoderConfig, differences
 from jepa.models.jepa import JEPA
 from jepa.models.place import PositionKind
-from jepa.models.predictor import Predictor
+from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.probes import Probe, build_probe
 
 
@@ -179,11 +179,15 @@ def load_weights(jepa: JEPA, path: str | Path) -> LoadReport:
         DataError: no encoder there, or one of another architecture.
     """
     opened = open_weights(path)
+    _require_same_function(opened, jepa)
     tensors = _fitting(jepa.target_encoder, opened, f"{opened.evaluated}.")
     jepa.target_encoder.load_state_dict(tensors)
     jepa.encoder.load_state_dict(_fitting(jepa.encoder, opened, f"{opened.evaluated}."))
     own, saved = jepa.predictor.state_dict(), opened.tensors("predictor.")
-    fitting = {name: tensor for name, tensor in saved.items() if name in own and own[name].shape == tensor.shape}
+    # With other heads the same matrices would mean something else.
+    alike = isinstance(opened.predictor, PredictorConfig) and opened.predictor.heads == jepa.predictor.config.heads
+    shapes = {name: tensor.shape for name, tensor in own.items()} if alike else {}
+    fitting = {name: tensor for name, tensor in saved.items() if shapes.get(name) == tensor.shape}
     unused = sorted(f"predictor.{name}" for name in saved.keys() - fitting.keys())
     jepa.predictor.load_state_dict(fitting, strict=False)
     loaded = [f"target_encoder.{name}" for name in jepa.target_encoder.state_dict()]
@@ -191,6 +195,15 @@ def load_weights(jepa: JEPA, path: str | Path) -> LoadReport:
     loaded += [f"predictor.{name}" for name in fitting]
     fresh = sorted(set(jepa.state_dict()) - set(loaded))
     return LoadReport(tuple(loaded), tuple(fresh), tuple(unused), opened.digest())
+
+
+def encoder_digest(path: str | Path) -> str | None:
+    """`checkpoint_hash` of the encoder that `load_encoder` would load; none if there is none (any more)."""
+    try:
+        opened = open_weights(path, predictor=False)
+        return opened.digest(f"{opened.evaluated}.")
+    except DataError:
+        return None
 
 
 def weights_digest(path: str | Path) -> str | None:
@@ -205,6 +218,17 @@ def _encoder_config(opened: Weights) -> EncoderConfig:
     if opened.encoder is None:
         raise DataError(f"{opened.where} holds no encoder, only {len(opened.probes)} probes: see jepa.load_probe")
     return opened.encoder
+
+
+def _require_same_function(opened: Weights, jepa: JEPA) -> None:
+    """Raise DataError if shapes fit, but the encoder was trained to compute something else."""
+    saved, own = _encoder_config(opened), jepa.encoder.config
+    fits = (saved.width, saved.depth, saved.patch, saved.tubelet) == (own.width, own.depth, own.patch, own.tubelet)
+    if fits and (other := differences(saved, own)):
+        raise DataError(
+            f"{opened.where} does not fit the encoder: it has {'; '.join(other)}; set model.* to what it has, since "
+            "its weights would mean something else"
+        )
 
 
 def _size(config: EncoderConfig) -> str:

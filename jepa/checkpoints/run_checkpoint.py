@@ -1,7 +1,7 @@
 """The checkpoint of an unfinished run: `checkpoints/last.ckpt`, beside the `config.yaml` that tells its architecture.
 
 A finished run has a portable folder, which is read instead. Of the configuration only the groups `model` and `clip`
-are read, and what decides which encoder is the one to evaluate.
+are read.
 """
 
 from pathlib import Path
@@ -17,6 +17,8 @@ from jepa.config import make_layer, resolve
 from jepa.errors import ConfigError, DataError
 from jepa.models.build import ModelConfig, encoder_config, predictor_config
 from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
+from jepa.models.encoder import EncoderConfig
+from jepa.models.predictor import PredictorConfig
 
 PREFIX = "jepa."
 """Of the model inside the Lightning module."""
@@ -38,30 +40,39 @@ def open_checkpoint(path: Path) -> Weights:
     state = content.get("state_dict")
     if not isinstance(state, dict) or not isinstance(content.get("jepa"), dict):
         raise DataError(f"{path} is no checkpoint of this package")
+    return _weights(path, state, int(content.get("global_step", 0)))
+
+
+def described_model(path: Path) -> tuple[EncoderConfig, PredictorConfig]:
+    """The architecture of a checkpoint of a run. Raises DataError as `open_checkpoint`."""
+    config = _config_of(path)
+    groups = _groups(config)
+    try:
+        model = resolve(ModelConfig, [make_layer(ModelConfig, groups.get("model", {}), str(config))]).build()
+        clip = groups["clip"]
+        return encoder_config(model, frames=int(clip["frames"]), size=int(clip["size"])), predictor_config(model)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{config} does not describe the model of {path}: {error}") from error
+
+
+def _config_of(path: Path) -> Path:
     folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{path} has no config.yaml of its run beside it, which tells its architecture")
-    return _weights(path, folder / "config.yaml", state, int(content.get("global_step", 0)))
+    return folder / "config.yaml"
 
 
-def _weights(path: Path, config: Path, state: dict[str, Tensor], step: int) -> Weights:
-    groups = _groups(config)
-    clip = groups.get("clip", {})
-    try:
-        model = resolve(ModelConfig, [make_layer(ModelConfig, groups.get("model", {}), str(config))]).build()
-        encoder = encoder_config(model, frames=int(clip["frames"]), size=int(clip["size"]))
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{config} does not describe the model of {path}: {error}") from error
-    predictor = predictor_config(model)
+def _weights(path: Path, state: dict[str, Tensor], step: int) -> Weights:
+    encoder, predictor = described_model(path)
+    clip = _groups(_config_of(path))["clip"]
     parts: dict[str, dict[str, Tensor]] = {"encoder": {}, "target_encoder": {}, "predictor": {}}
     for name, tensor in state.items():
         part, _, rest = name.removeprefix(PREFIX).partition(".")
         if part in parts and name.startswith(PREFIX):
             parts[part][rest] = tensor
     require_parts(str(path), parts, encoder, predictor, ())
-    frozen = groups.get("objective", {}).get("target") == "frozen"
     facts = {
-        "evaluate": "context" if frozen else "target",
+        "evaluate": "target",
         "clip": clip,
         "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
         "step": step,

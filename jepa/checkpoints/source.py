@@ -14,6 +14,7 @@ from jepa.checkpoints.official import open_official
 from jepa.checkpoints.run_checkpoint import find_checkpoint, open_checkpoint
 from jepa.checkpoints.weights import Hints, Weights
 from jepa.errors import ConfigError, DataError
+from jepa.models.catalog import CATALOG, HOST
 
 _SHIPPED = Path(__file__).parent / "shipped"
 NO_HINTS = Hints()
@@ -36,6 +37,8 @@ def open_weights(source: str | Path, hints: Hints = NO_HINTS, *, predictor: bool
         ConfigError: other hints for a source that describes itself.
     """
     path = _SHIPPED / str(source) if is_shipped(source) else Path(source).expanduser()
+    if str(source) in CATALOG and not path.exists():
+        raise DataError(_published(str(source)))
     if not path.exists() and is_hub_name(str(source)):
         path = fetch(str(source))
     if path.is_file() and path.suffix not in (".safetensors", ".ckpt", ".json"):
@@ -44,6 +47,16 @@ def open_weights(source: str | Path, hints: Hints = NO_HINTS, *, predictor: bool
         raise ConfigError(f"{source} describes its architecture itself: leave out {', '.join(told)}")
     opened = _open(path)
     return _for_other_clips(opened, hints) if hints.given() else opened
+
+
+def _published(name: str) -> str:
+    """What to say to the name of a published architecture, whose weights do not come with this package."""
+    source = CATALOG[name].source
+    hub = f", or give {source.hub}" if source.hub else ""
+    return (
+        f"{name} is an architecture (jepa.create_encoder), its weights do not come along: download "
+        f"{HOST}/{source.file} and give the file{hub}"
+    )
 
 
 def _open(path: Path) -> Weights:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from jepa.errors import ConfigError
 from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
+from jepa.models.place import kept
 from jepa.models.rope import Rotation, Variant, rotation
 from jepa.tokens import TokenGrid
 
@@ -62,6 +63,7 @@ class ActionPredictor(nn.Module):
         self.predictor_blocks = make_blocks(config.depth, config.width, config.heads, config.mlp_ratio, 0.0)
         self.predictor_norm = nn.LayerNorm(config.width, eps=1e-6)
         self.predictor_proj = nn.Linear(config.width, config.context_width)
+        self._tables: dict[tuple[TokenGrid, torch.device], tuple[Rotation, Tensor]] = {}
         initialise(self, config.init)
         rescale(self.predictor_blocks, config.init)
 
@@ -96,13 +98,22 @@ class ActionPredictor(nn.Module):
         frames_BTFD = self.predictor_embed(tokens).unflatten(1, (grid.steps, -1))
         count = told_BTCD.shape[2]
         x = torch.cat([told_BTCD, frames_BTFD], dim=2).flatten(1, 2)
-        where, seen = self._places(grid, count).to(x.device), causal(grid, count).to(x.device)
+        where, seen = self._table(grid, x.device)
         for block in self.predictor_blocks:
             x = block(x, where, seen)
         out: Tensor = self.predictor_proj(
             self.predictor_norm(x.unflatten(1, (grid.steps, -1))[:, :, count:].flatten(1, 2))
         )
         return out
+
+    def _table(self, grid: TokenGrid, device: torch.device) -> tuple[Rotation, Tensor]:
+        """Rotation of all tokens, and who attends to whom; made once per grid and device."""
+        key, conditions = (grid, device), 3 if self.config.extrinsics else 2
+        if key not in self._tables:
+            with kept(self._tables):
+                rotated = self._places(grid, conditions).to(device)
+                self._tables[key] = rotated, causal(grid, conditions).to(device)
+        return self._tables[key]
 
     def _places(self, grid: TokenGrid, conditions: int) -> Rotation:
         """Rotation of all tokens, the conditions of a step before its patches."""

@@ -10,7 +10,7 @@ tells the blocks which of the two a token came from.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -91,6 +91,33 @@ class EncoderConfig:
         return PlaceConfig(self.positions, self.rope, self.position_scale, base)
 
 
+def differences(one: EncoderConfig, other: EncoderConfig) -> list[str]:
+    """Where two encoders compute something else from the same weights: "rope tiled, not interleaved", for each field.
+
+    Not counted: initial values, and the length and size of training clips where positions are counted on.
+    """
+    values = [
+        {field.name: getattr(config, field.name) for field in fields(config)} for config in map(_computed, (one, other))
+    ]
+    return [f"{name} {value}, not {values[1][name]}" for name, value in values[0].items() if value != values[1][name]]
+
+
+def _computed(config: EncoderConfig) -> EncoderConfig:
+    """With what is no part of the computation set to the same values for all."""
+    rotary, interpolated = config.positions == "rope", config.interpolate_from is not None
+    return replace(
+        config,
+        mlp_ratio=round(config.width * config.mlp_ratio) / config.width,
+        frames=config.tubelet if rotary or not interpolated or config.positions == "sincos2d" else config.frames,
+        size=0,
+        rope=config.rope if rotary else "interleaved",
+        position_scale=1.0 if rotary else config.position_scale,
+        init="fixed",
+        drop_path=0.0,
+        layer_scale=None if config.layer_scale is None else 1.0,
+    )
+
+
 class Encoder(nn.Module):
     """Clips (B, C, T, H, W) to tokens (B, N, D)."""
 
@@ -116,14 +143,10 @@ class Encoder(nn.Module):
             nn.init.normal_(self.img_mod_embed, std=MODALITY_STD)
             nn.init.normal_(self.video_mod_embed, std=MODALITY_STD)
 
-    def is_image(self, clips: Float[Tensor, "B C T H W"]) -> bool:
-        """Whether these go through the tokenizer of images: single frames, if there is one."""
-        return self.config.image_tokenizer and clips.shape[2] == 1
-
     def grid_of(self, clips: Float[Tensor, "B C T H W"]) -> TokenGrid:
-        """Token grid of these clips. Raises ConfigError when their sizes do not divide."""
+        """Token grid of these clips; a single frame is an image. Raises ConfigError when their sizes do not divide."""
         frames, height, width = clips.shape[2:]
-        if self.is_image(clips):
+        if frames == 1:
             return TokenGrid.of_image(height, width, patch=self.config.patch)
         return TokenGrid.of_clip(frames, height, width, tubelet=self.config.tubelet, patch=self.config.patch)
 
@@ -166,7 +189,7 @@ class Encoder(nn.Module):
         wanted = [level % depth for level in levels]
         tokens, rotation = self.begin(clips, context)
         found: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks):
+        for number, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
             tokens = block(tokens, rotation)
             if number in wanted:
                 found[number] = self.normalise(tokens, number)
@@ -190,10 +213,13 @@ class Encoder(nn.Module):
         return normed
 
     def _embed(self, clips_BCTHW: Tensor, context_BK: Tensor | None) -> Tensor:
+        image = clips_BCTHW.shape[2] == 1
         if not self.config.image_tokenizer:
+            if image:  # fills a tubelet, as in the released evaluations
+                clips_BCTHW = clips_BCTHW.expand(-1, -1, self.config.tubelet, -1, -1)
             plain: Tensor = self.patch_embed(clips_BCTHW, context_BK)
             return plain
-        image = self.is_image(clips_BCTHW)
         embed = self.patch_embed_img if image else self.patch_embed
         tokens: Tensor = embed(clips_BCTHW, context_BK)
-        return tokens + (self.img_mod_embed if image else self.video_mod_embed)
+        # The cast keeps the blocks in the activations' type under autocast, as the released code does.
+        return tokens + (self.img_mod_embed if image else self.video_mod_embed).to(tokens.dtype)

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa.tokens import gather, tubelets
+from jepa.tokens import tubelets
 
 
 class PatchEmbed(nn.Module):
@@ -23,7 +23,5 @@ class PatchEmbed(nn.Module):
     def forward(
         self, clips: Float[Tensor, "B C T H W"], context: Int[Tensor, "B K"] | None = None
     ) -> Float[Tensor, "B K D"]:
-        pixels = tubelets(clips, tubelet=self.tubelet, patch=self.patch)
-        if context is not None:
-            pixels = gather(pixels, context)
+        pixels = tubelets(clips, tubelet=self.tubelet, patch=self.patch, ids=context)
         return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)

@@ -3,8 +3,10 @@
 The tables depend on the grid alone; they are made once per grid and device and then only indexed.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from jepa.models.positions import SinCos, sincos_positions
 from jepa.models.rope import Rotation, Variant, grid_rotation
 from jepa.tokens import TokenGrid
+
+_TABLES = 16
+"""Tables kept, of as many grids; a run sees one or two, an extraction of many sizes more."""
 
 PositionKind = Literal["rope", SinCos]
 
@@ -53,13 +58,24 @@ class Places(nn.Module):
     def _sincos(self, grid: TokenGrid, device: torch.device, kind: SinCos) -> Tensor:
         key = (grid, device)
         if key not in self._vectors:
-            vectors = sincos_positions(grid, self.width, kind, self.config.base)
-            self._vectors[key] = (vectors * self.config.scale).to(device)
+            with kept(self._vectors):
+                vectors = sincos_positions(grid, self.width, kind, self.config.base)
+                self._vectors[key] = (vectors * self.config.scale).to(device)
         return self._vectors[key]
 
     def _rotation(self, grid: TokenGrid, device: torch.device) -> Rotation:
         key = (grid, device)
         if key not in self._rotations:
             base = None if self.config.base is None else self.config.base.rows
-            self._rotations[key] = grid_rotation(grid, self.head_width, self.config.rope, base).to(device)
+            with kept(self._rotations):
+                self._rotations[key] = grid_rotation(grid, self.head_width, self.config.rope, base).to(device)
         return self._rotations[key]
+
+
+@contextmanager
+def kept(tables: dict[Any, Any]) -> Iterator[None]:
+    """Make a table that serves training too, also inside `torch.inference_mode()`, and let the oldest of many go."""
+    if len(tables) >= _TABLES:
+        del tables[next(iter(tables))]
+    with torch.inference_mode(False):
+        yield

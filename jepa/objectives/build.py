@@ -81,7 +81,7 @@ class ObjectiveConfig:
 
 
 def require_outputs(config: ObjectiveConfig, model: ModelConfig) -> None:
-    """Check that the model has the outputs that the objective trains, and no other.
+    """Check that the predictor has the outputs that the objective trains, and no other.
 
     Raises:
         ConfigError: it lacks one, or has one that would stay as it is.

@@ -47,13 +47,9 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N E"]:
-        """Tokens of the whole clips, each level LayerNormed by itself. Single frames fill a tubelet of a teacher that
-        has no tokenizer for images."""
-        config = self.encoder.config
+        """Tokens of the whole clips, each level LayerNormed by itself."""
         if next(self.encoder.parameters()).device != clips.device:
             self.encoder.to(clips.device)
-        if clips.shape[2] == 1 and not config.image_tokenizer:
-            clips = clips.expand(-1, -1, config.tubelet, -1, -1)
         return normalised_levels(self.encoder.hierarchy(clips, self.levels), self.levels)
 
 

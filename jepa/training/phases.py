@@ -28,7 +28,7 @@ from jepa.training.config import PretrainConfig
 from jepa.training.data import open_data
 from jepa.training.preemption import StopRequest
 from jepa.training.run_folder import RunFolder, record_start, require_same_run
-from jepa.training.start import build_model, difference, shapes
+from jepa.training.start import build_model, difference
 
 log = get_logger(__name__)
 
@@ -141,12 +141,12 @@ class Phases:
     def _require_usable(self, first: int) -> None:
         """Raise now what a later phase would raise only after days: it has other parameters, or no data to fit."""
         with torch.device("meta"):
-            models = [shapes(build_model(run).state_dict()) for run in self.runs]
+            models = [build_model(run) for run in self.runs]
         for number, model in enumerate(models):
-            if other := difference(models[0], model):
+            if other := difference(model, models[0]):
                 raise ConfigError(
                     f"phase {self._name(number)} has another model than {self._name(0)} and cannot start from its "
-                    f"weights: {other}; undo its changes of model"
+                    f"weights: {other}; undo what changes it"
                 )
         for number in range(first, len(self.runs)):
             with self._named(number):

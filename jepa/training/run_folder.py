@@ -25,7 +25,7 @@ from typing import Any
 
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write, load_state
-from jepa.checkpoints.load import weights_digest
+from jepa.checkpoints.load import encoder_digest, weights_digest
 from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
@@ -206,7 +206,7 @@ def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: s
     if before is not None and now is not None and before != now:
         raise start_moved(config)
     teacher = config.objective.teacher
-    if teacher is not None and weights_digest(teacher) not in (None, facts.get("teacher")):
+    if teacher is not None and encoder_digest(teacher) not in (None, facts.get("teacher")):
         raise ConfigError(
             f"cannot continue {config.out}: the teacher {teacher} holds other weights than the run started with; give "
             "the same by objective.teacher, or choose another --out"

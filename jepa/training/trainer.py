@@ -28,6 +28,7 @@ from jepa.errors import WorkerLost
 from jepa.logs import get_logger
 from jepa.models.jepa import JEPA
 from jepa.objectives.build import build_objective
+from jepa.objectives.idle import idle_parameters
 from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, RecordOrder, SaveState, ShowProgress
 from jepa.training.config import PretrainConfig, RunConfig
 from jepa.training.data import facts_of, joint_fingerprint, open_data
@@ -245,6 +246,13 @@ def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, j
         videos.name, len(videos), config.model.size, trained / 1e6, config.grid.count, step, config.last_step,
         config.optim.steps,
     )  # fmt: skip
+    kinds = [config.masks.kinds, *([] if images is None else [config.images.masks.kinds])]
+    idle = idle_parameters(
+        config.model, masks=max(map(len, kinds)), images=images is not None or config.clip.frames == 1
+    )
+    for reason in dict.fromkeys(idle.values()):
+        names = ", ".join(name.strip(".") for name, why in idle.items() if why == reason)
+        log.warning("not trained: %s: %s", names, reason)
     if len(videos.sources) > 1:
         log.info("mixture: %s", videos.shares())
     if images is not None:

@@ -70,6 +70,29 @@ def test_random_encoder_depends_on_its_seed_only(jepa: JEPA) -> None:
     assert not torch.equal(first, random_encoder(jepa.encoder.config, seed=1)(CLIPS))
 
 
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (ModelConfig(size="nano", patch=8, rope="tiled"), "it has rope interleaved, not tiled"),
+        (ModelConfig(size="nano", patch=8, heads=6), "it has heads 3, not 6"),
+        (ModelConfig(size="nano", patch=8, positions="sincos"), "it has positions rope, not sincos"),
+        (ModelConfig(size="nano", patch=8, interpolate_from=32), "it has interpolate_from None, not 32"),
+    ],
+)
+def test_weights_that_would_compute_something_else_are_refused(
+    jepa: JEPA, tmp_path: Path, other: ModelConfig, message: str
+) -> None:
+    save_folder(tmp_path, jepa, facts=FACTS)
+    with pytest.raises(DataError, match=message):
+        load_weights(build_jepa(other, frames=4, size=16), tmp_path)
+
+
+def test_a_predictor_with_other_heads_starts_afresh(jepa: JEPA, tmp_path: Path) -> None:
+    save_folder(tmp_path, jepa, facts=FACTS)
+    report = load_weights(build_jepa(ModelConfig(size="nano", patch=8, predictor_heads=4), frames=4, size=16), tmp_path)
+    assert set(report.unused) == {f"predictor.{name}" for name in jepa.predictor.state_dict()} <= set(report.fresh)
+
+
 def test_start_from_weights_of_another_target(jepa: JEPA, tmp_path: Path) -> None:
     pixels = build_jepa(ModelConfig(size="nano", patch=8), frames=4, size=16, target_width=384)
     save_folder(tmp_path, pixels, facts=FACTS)

@@ -1,13 +1,14 @@
 """Encoder: geometry, masked forward, positions; parity with transformers' VJEPA2 built tiny."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from jepa.errors import ConfigError
-from jepa.models.encoder import Encoder, EncoderConfig
+from jepa.models.encoder import Encoder, EncoderConfig, differences
 from jepa.models.positions import sincos_positions
 from jepa.models.rope import grid_rotation, rotate
 from jepa.tokens import TokenGrid
@@ -54,6 +55,37 @@ def test_swapping_two_patches_changes_more_than_their_order(clips: torch.Tensor,
 def test_other_lengths_and_sizes_work() -> None:
     encoder = Encoder(SMALL)
     assert encoder(torch.randn(1, 3, 8, 24, 32)).shape == (1, 4 * 3 * 4, 48)
+
+
+@pytest.mark.parametrize("positions", ["rope", "sincos"])
+def test_a_first_look_without_gradients_does_not_spoil_training(clips: torch.Tensor, positions: str) -> None:
+    encoder = Encoder(EncoderConfig(width=48, depth=1, heads=2, patch=8, positions=positions))  # type: ignore[arg-type]
+    with torch.inference_mode():
+        before = encoder(clips)
+    after = encoder(clips)
+    after.mean().backward()
+    assert torch.equal(before.clone(), after.detach())
+
+
+def test_a_single_frame_fills_a_tubelet(clips: torch.Tensor) -> None:
+    encoder = Encoder(SMALL).eval()
+    frame = clips[:, :, :1]
+    assert encoder.grid_of(frame) == TokenGrid(1, 2, 2)
+    assert torch.equal(encoder(frame), encoder(frame.expand(-1, -1, 2, -1, -1)))
+    some = torch.tensor([[0, 3], [1, 2]])
+    assert torch.equal(encoder(frame, some), encoder(frame.expand(-1, -1, 2, -1, -1), some))
+
+
+def test_encoders_differ_in_what_they_compute_only() -> None:
+    assert differences(SMALL, replace(SMALL, init="fan_in", drop_path=0.1, frames=8, size=64)) == []
+    assert differences(SMALL, replace(SMALL, rope="tiled", heads=4)) == [
+        "heads 2, not 4",
+        "rope interleaved, not tiled",
+    ]
+    fixed = replace(SMALL, positions="sincos")
+    assert differences(fixed, replace(fixed, rope="tiled", frames=8)) == []
+    drawn_out = replace(fixed, interpolate_from=16)
+    assert differences(drawn_out, replace(drawn_out, frames=8)) == ["frames 4, not 8"]
 
 
 def test_levels_end_with_the_forward_and_refuse_others(clips: torch.Tensor) -> None:

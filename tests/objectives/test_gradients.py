@@ -9,6 +9,7 @@ import pytest
 from jepa.models.build import ModelConfig
 from jepa.models.jepa import JEPA
 from jepa.objectives.build import Objective, ObjectiveConfig
+from jepa.objectives.idle import idle_parameters
 
 Make = Callable[..., Any]
 DENSE = ModelConfig(
@@ -17,7 +18,7 @@ DENSE = ModelConfig(
 PLAIN = ModelConfig(size="nano", patch=8)
 
 LEVELS = replace(DENSE, context_head=False)
-DISTILLED = replace(DENSE, levels=(3,), context_head=True)
+DISTILLED = replace(DENSE, fused_levels=1)
 CASES = {
     "latent": (PLAIN, ObjectiveConfig()),
     "smooth L1": (PLAIN, ObjectiveConfig(loss="smooth_l1")),
@@ -50,7 +51,9 @@ def test_every_trained_parameter_gets_a_gradient_and_no_target_does(
     teacher = teacher_of() if config.teacher else None
     jepa, objective = family(model, config, teacher)
     backward(jepa, objective, model.image_tokenizer, batch_of)
-    assert without_gradient(jepa) == []
+    idle = tuple(idle_parameters(model, masks=2, images=model.image_tokenizer))
+    assert all(name.startswith(idle) for name in without_gradient(jepa)) if idle else without_gradient(jepa) == []
+    assert len(idle) == (2 if model is DISTILLED else 0)
     assert all(parameter.grad is None for parameter in jepa.target_encoder.parameters())
     if teacher is not None:
         assert all(parameter.grad is None for parameter in teacher.encoder.parameters())
@@ -76,3 +79,13 @@ def test_the_test_sees_a_parameter_that_is_left_out(family: Make, batch_of: Make
     jepa, objective = family(*CASES["dense"])
     backward(jepa, objective, False, batch_of)
     assert {name.split(".")[1] for name in without_gradient(jepa)} == {"patch_embed_img", "img_mod_embed"}
+
+
+def test_what_no_step_reaches_is_known_beforehand(family: Make, teacher_of: Make, batch_of: Make) -> None:
+    model = replace(DISTILLED, mask_tokens=4)
+    jepa, objective = family(model, CASES["teacher, dense"][1], teacher_of())
+    backward(jepa, objective, False, batch_of)
+    idle = idle_parameters(model, masks=2, images=False)
+    left = without_gradient(jepa)
+    assert all(name.startswith(tuple(idle)) for name in left)
+    assert all(any(name.startswith(start) for name in left) for start in idle)

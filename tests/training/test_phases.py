@@ -240,8 +240,11 @@ def test_no_phases_is_a_run_in_one_piece(micro: Configure) -> None:
         (
             {"model.predictor_depth": 2},
             ConfigError,
-            "phase late has another model than early.*undo its changes of model",
+            "phase late has another model than early.*undo what changes it",
         ),
+        ({"model.rope": "tiled"}, ConfigError, "phase late .*: rope tiled, not interleaved; undo what changes it"),
+        ({"model.heads": 6}, ConfigError, "phase late .*: heads 6, not 3"),
+        ({"model.predictor_heads": 4}, ConfigError, "phase late .*: predictor heads 4, not 2"),
         ({"model.mask_tokens": 3}, ConfigError, r"phase late .*: 1 tensors differ in name or shape"),
         ({"loader.batch_size": 500}, ConfigError, "phase late: batch_size 500 is larger than the data set"),
         ({"clip.frames": 32}, DataError, "phase late: "),

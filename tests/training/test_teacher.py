@@ -104,6 +104,22 @@ def test_a_run_with_a_teacher_resumes_exactly(taught: Configure, tmp_path: Path)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 
 
+@pytest.mark.parametrize("kind", ["official", "checkpoint"])
+def test_a_run_with_a_teacher_of_another_kind_of_file_resumes(
+    micro: Configure, teacher: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "teacher.pt"
+    if kind == "official":
+        state = load_encoder(teacher).encoder.state_dict()
+        torch.save({"target_encoder": {f"module.backbone.{name}": tensor for name, tensor in state.items()}}, path)
+    else:
+        pretrain(micro(out=f"{tmp_path}/other", max_steps=1))
+        path = tmp_path / "other" / "checkpoints" / "last.ckpt"
+    config = micro(objective={"target": "teacher", "teacher": str(path)}, max_steps=1)
+    pretrain(config)
+    assert pretrain(replace(config, resume=True, max_steps=2)).steps == 2
+
+
 def test_a_teacher_may_move_but_not_change(taught: Configure, teacher: Path, tmp_path: Path) -> None:
     config = taught(max_steps=2)
     pretrain(config)
