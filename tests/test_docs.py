@@ -1,5 +1,6 @@
 """What is written for people is held against the code: shipped configurations, verbs, options, links."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -69,6 +70,32 @@ def test_the_search_finds_commands() -> None:
 def test_documents_link_only_to_files_that_exist(document: Path) -> None:
     links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", document.read_text("utf-8"))
     assert not [link for link in links if not (document.parent / link).exists()]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documents_name_only_python_that_exists(document: Path) -> None:
+    """Dotted names (`jepa.load_encoder`) in code, and what `from jepa.x import ...` imports."""
+    for code in re.findall(r"```.*?```|`[^`\n]+`", document.read_text("utf-8"), re.DOTALL):
+        names = re.findall(r"\bjepa(?:\.[A-Za-z_]\w*)+", code)
+        for module, found in re.findall(r"from (jepa[\w.]*) import ([\w, ]+)", code):
+            names += [f"{module}.{name.strip()}" for name in found.split(",")]
+        assert not [name for name in names if not exists(name)], document.name
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def test_the_search_tells_what_exists() -> None:
+    assert exists("jepa.load_encoder")
+    assert exists("jepa.data.decode")
+    assert not exists("jepa.SavedModel")
+    assert not exists("jepa.data.decoding")
 
 
 def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:

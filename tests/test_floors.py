@@ -138,6 +138,21 @@ def test_imports_only_go_down_and_stay_inside_the_fences() -> None:
     assert not complaints, "\n" + "\n".join(complaints)
 
 
+def test_the_table_for_people_has_the_same_floors() -> None:
+    """Every part that exists stands in the row of its floor in CONTRIBUTING.md; doors share one."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text("utf-8")
+    rows = {
+        int(number): set(re.findall(r"`(\w+)`", who))
+        for number, who in re.findall(r"^\| (\d) \w+ \|([^|]*)\|", text, re.M)
+    }
+    assert set(rows) == set(range(7))
+    parts = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    for part in parts - {"__main__", "__init__"}:
+        floor = floor_of(part)
+        assert floor is not None, part
+        assert [row for row, names in rows.items() if part in names] == [min(floor, 6)], part
+
+
 @pytest.mark.parametrize(
     ("file", "source"),
     [

@@ -13,32 +13,27 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from jepa.checkpoints.families import FamilyName
 from jepa.checkpoints.weights import Hints
 from jepa.errors import DataError
 from jepa.models.action_predictor import ActionPredictorConfig
-from jepa.models.catalog import CATALOG, LEVELS, ROPE_BASE, Entry
+from jepa.models.catalog import CATALOG, LEVELS, ROPE_BASE, Entry, usual_heads
 from jepa.models.encoder import EncoderConfig
+from jepa.models.place import PositionKind
 from jepa.models.positions import SinCos, sincos_positions
 from jepa.models.predictor import PredictorConfig
 from jepa.models.probes import ANTICIPATION, ProbeConfig
 from jepa.tokens import TokenGrid
 
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 22, 1664: 26}
-"""Attention heads of an encoder by width; I-JEPA's has 16 where this says 22."""
 PREDICTOR_HEAD, ACTION_HEAD, PROBE_HEADS = 32, 64, 16
 """Channels of a head of V-JEPA 2's predictors and of its action-conditioned one; heads of every published probe."""
 ROPE_BASES = {14: 252}
 """Size over which V-JEPA 2.1 stretches its positions, where the patch does not divide the usual one."""
 VJEPA1_MASK_TOKENS = 2
 """More of them, and `pos_embed` is stale."""
-STALE = "stale: rotary positions do not use it"
-TABLE = "a fixed sine-cosine table, which is computed instead"
 SAME = 1e-4
 """Difference up to which two tables of positions are the same."""
 
@@ -49,11 +44,9 @@ Tensors = Mapping[str, Tensor]
 class Positions:
     """What `pos_embed` of an encoder says."""
 
-    kind: Literal["rope"] | SinCos
+    kind: PositionKind
     base: TokenGrid | None = None
     """Grid of the table, which tells the clips of training."""
-    why: str = ""
-    """Why the tensor is not kept."""
 
 
 def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | None) -> tuple[EncoderConfig, list[str]]:
@@ -83,7 +76,7 @@ def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | No
     config = EncoderConfig(
         width=width,
         depth=depth,
-        heads=_heads(hints.heads, 16 if (width, tubelet) == (1408, 1) else HEADS.get(width), width, where, "heads"),
+        heads=_heads(hints.heads, usual_heads(width, positions.kind), width, where, "heads"),
         mlp_ratio=hidden / width,
         patch=patch,
         tubelet=tubelet,
@@ -111,18 +104,40 @@ def positions_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | 
     kind: SinCos = "sincos2d" if image else "sincos"
     told = hints.positions
     if not image and (told == "rope" or (told is None and (mask_tokens or 0) > VJEPA1_MASK_TOKENS)):
-        return Positions("rope", None, STALE)
-    base = _grid_of(table, kind)
+        return Positions("rope")
+    base = grid_of(table, kind)
     if told is None and base is not None and not image and mask_tokens is None:
         raise DataError(
             f"{where} has sine-cosine positions, which V-JEPA 1 uses and V-JEPA 2 does not, and no predictor to tell "
             "which it is: say so by --positions sincos or --positions rope"
         )
     if base is not None:
-        return Positions(kind, base, TABLE)
+        return Positions(kind, base)
     if image or told is not None:
         raise DataError(f"{where} has positions (pos_embed) that are no sine-cosine table: not a published encoder")
-    return Positions("rope", None, STALE)
+    return Positions("rope")
+
+
+def grid_of(table: Tensor, kind: SinCos) -> TokenGrid | None:
+    """The grid whose sine-cosine table this is, with square frames; none if it is none."""
+    if table.ndim != 3:
+        return None
+    count, width = table.shape[1:]
+    for steps in (1,) if kind == "sincos2d" else range(1, count + 1):
+        side = math.isqrt(count // steps)
+        if count % steps or side * side * steps != count:
+            continue
+        grid = TokenGrid(steps, side, side)
+        if torch.allclose(sincos_positions(grid, width, kind), table[0].float(), atol=SAME, rtol=0):
+            return grid
+    return None
+
+
+def why_dropped(positions: PositionKind) -> str:
+    """Why a tensor of positions is not kept by an encoder or predictor with positions of this kind."""
+    if positions == "rope":
+        return "stale: rotary positions do not use it"
+    return "a fixed sine-cosine table, which is computed instead"
 
 
 def predictor_of(
@@ -160,13 +175,10 @@ def predictor_of(
     )
 
 
-def predictor_positions(tensors: Tensors, encoder: EncoderConfig, where: str) -> str:
-    """Why `predictor_pos_embed` is not kept. Raises DataError when it is in use but no sine-cosine table."""
-    if encoder.positions == "rope":
-        return STALE
-    if _grid_of(tensors["predictor_pos_embed"], encoder.positions) is None:
+def require_table(table: Tensor, positions: PositionKind, where: str) -> None:
+    """Raise DataError when `predictor_pos_embed` is in use but no sine-cosine table."""
+    if positions != "rope" and grid_of(table, positions) is None:
         raise DataError(f"{where} has positions (predictor_pos_embed) that are no sine-cosine table")
-    return TABLE
 
 
 def probe_of(tensors: Tensors, hints: Hints, where: str) -> ProbeConfig:
@@ -200,15 +212,6 @@ def blocks(tensors: Tensors, prefix: str) -> int:
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
-def family_name(encoder: EncoderConfig, predictor: PredictorConfig | ActionPredictorConfig | None) -> FamilyName:
-    """The family of an official encoder."""
-    if encoder.positions != "rope":
-        return "ijepa" if encoder.positions == "sincos2d" else "vjepa1"
-    if encoder.levels or encoder.image_tokenizer:
-        return "vjepa2_1"
-    return "vjepa2_ac" if isinstance(predictor, ActionPredictorConfig) else "vjepa2"
-
-
 def named(config: EncoderConfig, file: str) -> EncoderConfig:
     """With frames and size of the published file of this name, if it is one of this architecture."""
     for entry in CATALOG.values():
@@ -227,19 +230,6 @@ def _levels(tensors: Tensors, depth: int, hints: Hints, where: str) -> tuple[int
         if len(usual) == count:
             return usual
     raise DataError(f"{where} has {count} supervised levels in {depth} blocks, not told which: give --levels 1,3,...")
-
-
-def _grid_of(table: Tensor, kind: SinCos) -> TokenGrid | None:
-    """The grid whose sine-cosine table this is, with square frames; none if it is none."""
-    count, width = table.shape[1:]
-    for steps in (1,) if kind == "sincos2d" else range(1, count + 1):
-        side = math.isqrt(count // steps)
-        if count % steps or side * side * steps != count:
-            continue
-        grid = TokenGrid(steps, side, side)
-        if torch.allclose(sincos_positions(grid, width, kind), table[0].float(), atol=SAME, rtol=0):
-            return grid
-    return None
 
 
 def _published(

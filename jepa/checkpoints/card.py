@@ -15,10 +15,9 @@ MARK = "<!-- written by jepa convert -->"
 _IDENTIFIERS = {"CC-BY-NC-4.0": "cc-by-nc-4.0", "MIT": "mit"}
 _LOADING = {
     "jepa": 'import jepa\n\nencoder = jepa.load_encoder("{folder}")',
-    "vjepa2": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}")',
+    "huggingface": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}")',
     "probe": "from transformers import VJEPA2ForVideoClassification\n\n"
     'model = VJEPA2ForVideoClassification.from_pretrained("{folder}")',
-    "ijepa": 'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}")',
 }
 
 
@@ -36,7 +35,7 @@ def card(weights: Weights, folder: str, to: str, dropped: dict[str, str]) -> str
     licence = licence_of(weights)
     rows = [
         ("source", f"`{source.get('file', weights.where)}` ({source.get('format', 'a run of jepa')})"),
-        ("family", f"{family.title}, {family.paper}" if family else "none of the published ones"),
+        ("family", f"{family.release.title}, arXiv {family.release.paper}" if family else "none of the published ones"),
         *architecture_rows(weights),
         ("parts", ", ".join(part for part in weights.parts() if part not in dropped)),
         ("converted by", f"jepa-video {__version__}, `jepa convert --to {to}`"),
@@ -46,12 +45,12 @@ def card(weights: Weights, folder: str, to: str, dropped: dict[str, str]) -> str
     notes += [f"- assumed, as the source does not tell: {text}" for text in weights.report.assumed]
     if weights.report.mask_tokens:
         notes.append(f"- norms of the predictor's mask tokens: {norms_line(weights.report.mask_tokens)}")
-    kind = to if to == "jepa" else ("probe" if weights.probes else str(source.get("family", "vjepa2")))
+    kind = "probe" if to == "huggingface" and weights.probes else to
     parts = [
         f"---\nlicense: {_IDENTIFIERS.get(licence or '', 'other')}\ntags: [video, self-supervised, jepa]\n---",
         f"# {folder}",
         "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]),
-        "```python\n" + _LOADING.get(kind, _LOADING["vjepa2"]).format(folder=folder) + "\n```",
+        "```python\n" + _LOADING[kind].format(folder=folder) + "\n```",
         "\n".join(notes),
         MARK,
     ]

@@ -5,7 +5,6 @@ whole or absent: a folder is made beside it and takes its name when all files ar
 """
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from jepa.checkpoints.card import MARK, card, licence_of
 from jepa.checkpoints.container import read_container
 from jepa.checkpoints.folder import CONFIG, WEIGHTS, describe
 from jepa.checkpoints.huggingface_files import as_json, huggingface_files, preprocessor
-from jepa.checkpoints.io import atomic_write, require_writable, save_state
+from jepa.checkpoints.io import atomic_write, require_writable, save_state, sync
 from jepa.checkpoints.official import official_container
 from jepa.checkpoints.source import NO_HINTS, open_weights
 from jepa.checkpoints.weights import Hints, MemoryStore, Weights, norms_of
@@ -155,12 +154,12 @@ def _place(out: Path, files: Mapping[str, bytes], tensors: dict[str, Tensor]) ->
                 file.write(content)
         save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
         (fresh / WEIGHTS).chmod((fresh / CARD).stat().st_mode)  # it would be for its owner alone
-        _sync(fresh / WEIGHTS)
+        sync(fresh / WEIGHTS)
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
             out.rename(old)
         fresh.rename(out)
-        _sync(out.parent)
+        sync(out.parent)
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
     finally:
@@ -194,11 +193,3 @@ def _is_own_file(out: Path) -> bool:
         return CONVERTED in read_container(out)
     except DataError:
         return False
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

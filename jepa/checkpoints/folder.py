@@ -18,8 +18,7 @@ from jepa.checkpoints.weights import SafetensorsStore, Weights, encoder_prefix
 from jepa.config import make_layer, resolve
 from jepa.errors import ConfigError, DataError
 from jepa.models.action_predictor import ActionPredictorConfig
-from jepa.models.catalog import IMAGENET_MEAN as IMAGENET_MEAN
-from jepa.models.catalog import IMAGENET_STD as IMAGENET_STD
+from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.encoder import EncoderConfig
 from jepa.models.jepa import JEPA
 from jepa.models.predictor import PredictorConfig

@@ -12,24 +12,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from jepa.checkpoints import keymaps
-from jepa.checkpoints.architecture import TABLE
+from jepa.checkpoints.architecture import grid_of, why_dropped
 from jepa.checkpoints.blank import require_parts
-from jepa.checkpoints.families import FAMILIES, FamilyName
+from jepa.checkpoints.families import facts_of
+from jepa.checkpoints.folder import CONFIG, WEIGHTS
 from jepa.checkpoints.weights import MemoryStore, Report, SafetensorsStore, Weights, listed, norms_of
 from jepa.errors import DataError
-from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.encoder import EncoderConfig
-from jepa.models.positions import sincos_positions
 from jepa.models.predictor import PredictorConfig
 from jepa.models.probes import ProbeConfig
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+INDEX = f"{WEIGHTS}.index.json"
 MODEL_TYPES = ("vjepa2", "ijepa")
-_FIXED = {"hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": 1e-6}
+FIXED = {"hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": 1e-6}
 """What our modules cannot have otherwise."""
 
 
@@ -49,8 +47,8 @@ def open_huggingface(folder: Path) -> Weights:
         DataError: a file is missing or damaged, a tensor is unknown, missing or of another shape, or the configuration
             asks for something that this package lacks.
     """
-    config = read_json(folder / "config.json")
-    for key, value in _FIXED.items():
+    config = read_json(folder / CONFIG)
+    for key, value in FIXED.items():
         told = config.get(key, value)
         # I-JEPA's class has 1e-12 by default; the published weights were trained with 1e-6.
         near = key == "layer_norm_eps" and isinstance(told, float) and told < 1e-5
@@ -146,7 +144,7 @@ def _vjepa2(theirs: _Theirs) -> Weights:
         known |= keymaps.their_names(keymaps.VJEPA2_PROBE, layers) | {keymaps.QUERY_TOKENS}
         classes = named["classifier.bias"].shape[0] if "classifier.bias" in named else 1
         probes = (ProbeConfig(encoder.width, (classes,), heads=encoder.heads, depth=1 + layers),)
-    return _weights(theirs, "vjepa2", encoder, predictor, probes, ours, known)
+    return _weights(theirs, encoder, predictor, probes, ours, known)
 
 
 def _ijepa(theirs: _Theirs) -> Weights:
@@ -175,17 +173,16 @@ def _ijepa(theirs: _Theirs) -> Weights:
     dropped = {name: "a classifier or pooler on top" for name in named if name.startswith(("classifier.", "pooler."))}
     table, grid = named.get(keymaps.IJEPA_POSITIONS), encoder.places.base
     assert grid is not None
-    if table is None or table.shape[1] != grid.count:
+    if table is None or table.shape != (1, grid.count, encoder.width):
         raise DataError(f"{theirs.where} lacks {keymaps.IJEPA_POSITIONS} of {grid.count} positions")
-    if not torch.allclose(table[0].float(), sincos_positions(grid, encoder.width, "sincos2d"), atol=1e-4, rtol=0):
+    if grid_of(table, "sincos2d") != grid:
         raise DataError(f"{theirs.where} has {keymaps.IJEPA_POSITIONS} that are no sine-cosine table")
-    dropped[keymaps.IJEPA_POSITIONS] = TABLE
-    return _weights(theirs, "ijepa", encoder, None, (), {"target_encoder": ours}, known, dropped)
+    dropped[keymaps.IJEPA_POSITIONS] = why_dropped(encoder.positions)
+    return _weights(theirs, encoder, None, (), {"target_encoder": ours}, known, dropped)
 
 
 def _weights(
     theirs: _Theirs,
-    family: FamilyName,
     encoder: EncoderConfig,
     predictor: PredictorConfig | None,
     probes: tuple[ProbeConfig, ...],
@@ -199,17 +196,7 @@ def _weights(
         raise DataError(f"{theirs.where} has {len(unknown)} tensors of no known name ({listed(unknown)})")
     require_parts(theirs.where, ours, encoder, predictor, probes)
     tensors = {f"{part}.{name}": tensor for part, state in ours.items() for name, tensor in state.items()}
-    facts: dict[str, Any] = {
-        "evaluate": "target",
-        "clip": {"frames": encoder.frames, "size": encoder.size, **FAMILIES[family].clip},
-        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-        "source": {
-            "file": Path(theirs.where).name,
-            "format": "huggingface",
-            "family": family,
-            "licence": FAMILIES[family].licence,
-        },
-    }
+    facts = facts_of(Path(theirs.where).name, "huggingface", encoder, predictor)
     if labels := theirs.config.get("id2label"):
         facts["classes"] = [labels[key] for key in sorted(labels, key=int)]
     report = Report(len(tensors), dict(dropped or {}), norms_of(tensors))

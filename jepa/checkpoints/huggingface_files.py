@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from jepa.checkpoints import keymaps
-from jepa.checkpoints.families import family_of
+from jepa.checkpoints.families import FAMILIES, family_of
+from jepa.checkpoints.huggingface import FIXED
 from jepa.checkpoints.weights import Weights
 from jepa.errors import ConfigError
 from jepa.models.encoder import EncoderConfig
@@ -37,8 +38,7 @@ def huggingface_files(weights: Weights) -> Files:
         return _vjepa2(weights, weights.encoder)
     if family == "ijepa":
         return _ijepa(weights, weights.encoder)
-    have = {"vjepa1": "V-JEPA 1", "vjepa2_1": "V-JEPA 2.1", "vjepa2_ac": "V-JEPA 2-AC"}
-    reason = f"for {have[family]}" if family else f"for this architecture ({why})"
+    reason = f"for {FAMILIES[family].release.title}" if family else f"for this architecture ({why})"
     raise ConfigError(f"{weights.where}: transformers has no class {reason}; use --to jepa or --to official")
 
 
@@ -150,7 +150,7 @@ def _ijepa(weights: Weights, encoder: EncoderConfig) -> Files:
 def _common(tensors: dict[str, Tensor]) -> dict[str, Any]:
     kind = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
     # transformers 4 reads torch_dtype, 5 reads dtype.
-    return {"hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": 1e-6, "torch_dtype": kind, "dtype": kind}
+    return {**FIXED, "torch_dtype": kind, "dtype": kind}
 
 
 def _left_out(weights: Weights, name: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ States are read with `weights_only=True`: a checkpoint is data, and no code in i
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -22,6 +23,9 @@ from typing import IO, Any
 import torch
 
 from jepa.errors import ConfigError, DataError
+
+DIGEST = 6
+"""Bytes of a digest of weights; it is shown as twice as many hexadecimal digits."""
 
 
 @contextlib.contextmanager
@@ -40,7 +44,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -65,7 +69,7 @@ def put_beside(source: Path, target: Path) -> None:
         temporary.unlink(missing_ok=True)
         temporary.hardlink_to(source)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        sync(target.parent)
     except OSError:
         with source.open("rb") as content, atomic_write(target) as file:
             shutil.copyfileobj(content, file)
@@ -83,6 +87,12 @@ def require_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"cannot write to the folder {folder}: {_disk_error(error)}; choose another place") from error
+
+
+def file_digest(path: Path) -> str:
+    """12 hexadecimal digits that change with any byte of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST)).hexdigest()
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
@@ -132,8 +142,9 @@ def _disk_error(error: BaseException) -> str | None:
     return None
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the device. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

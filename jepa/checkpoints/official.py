@@ -20,11 +20,10 @@ from jepa.checkpoints import architecture
 from jepa.checkpoints.architecture import Tensors
 from jepa.checkpoints.blank import require_parts
 from jepa.checkpoints.container import read_container
-from jepa.checkpoints.families import FAMILIES, FamilyName, family_of
+from jepa.checkpoints.families import FAMILIES, Evaluated, facts_of, family_of
 from jepa.checkpoints.weights import Hints, MemoryStore, Report, Weights, norms_of
 from jepa.errors import ConfigError, DataError
 from jepa.models.action_predictor import ActionPredictorConfig
-from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.encoder import EncoderConfig
 from jepa.models.positions import sincos_positions
 from jepa.models.predictor import PredictorConfig
@@ -89,7 +88,9 @@ def _assemble(
     require_parts(where, ours, encoder, predictor, configs)
     tensors = {f"{part}.{name}": tensor for part, state in ours.items() for name, tensor in state.items()}
     report = Report(len(tensors), dropped, norms_of(tensors), tuple(assumed))
-    facts = _facts(where, encoders, encoder, predictor)
+    # Some files hold one encoder, which is then the one to use whatever it is called.
+    evaluate: Evaluated = "context" if encoders == ["encoder"] else "target"
+    facts = facts_of(Path(where).name, "official", encoder, predictor, evaluate)
     return Weights(where, MemoryStore(tensors), encoder, predictor, configs, facts, report)
 
 
@@ -157,12 +158,13 @@ def _ours(part: str, state: Tensors, encoder: EncoderConfig, where: str) -> tupl
     """Tensors by our names, and what is left out with the reason."""
     found, dropped = _unpacked(state), {}
     if part == "predictor":
-        if "predictor_pos_embed" in found:
-            dropped["predictor_pos_embed"] = architecture.predictor_positions(found, encoder, where)
-            del found["predictor_pos_embed"]
+        table = found.pop("predictor_pos_embed", None)
+        if table is not None:
+            architecture.require_table(table, encoder.positions, where)
+            dropped["predictor_pos_embed"] = architecture.why_dropped(encoder.positions)
         return found, dropped
     if found.pop("pos_embed", None) is not None:
-        dropped["pos_embed"] = architecture.STALE if encoder.positions == "rope" else architecture.TABLE
+        dropped["pos_embed"] = architecture.why_dropped(encoder.positions)
     embedding = found.get("patch_embed.proj.weight")
     if embedding is not None and embedding.ndim == 4:
         found["patch_embed.proj.weight"] = embedding.unsqueeze(2)
@@ -190,22 +192,3 @@ def _distilled(weights: Weights) -> bool:
     encoder, predictor = weights.encoder, weights.predictor
     one = isinstance(predictor, PredictorConfig) and predictor.levels == 1 and predictor.context_head
     return one and encoder is not None and len(encoder.levels) > 1
-
-
-def _facts(
-    where: str,
-    encoders: list[str],
-    encoder: EncoderConfig | None,
-    predictor: PredictorConfig | ActionPredictorConfig | None,
-) -> dict[str, Any]:
-    if encoder is None:
-        return {"source": {"file": Path(where).name, "format": "official"}}
-    name: FamilyName = architecture.family_name(encoder, predictor)
-    family = FAMILIES[name]
-    return {
-        # Some files hold one encoder, which is then the one to use whatever it is called.
-        "evaluate": "context" if encoders == ["encoder"] else "target",
-        "clip": {"frames": encoder.frames, "size": encoder.size, **family.clip},
-        "normalisation": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD},
-        "source": {"file": Path(where).name, "format": "official", "family": name, "licence": family.licence},
-    }

@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from jepa.checkpoints.io import DIGEST, file_digest
 from jepa.errors import DataError
 from jepa.models.action_predictor import ActionPredictorConfig
 from jepa.models.encoder import EncoderConfig
@@ -91,7 +92,7 @@ class MemoryStore:
         return {name: self.tensors[name] for name in names}
 
     def digest(self, prefix: str) -> str:
-        found = hashlib.blake2b(digest_size=6)
+        found = hashlib.blake2b(digest_size=DIGEST)
         for name in sorted(name for name in self.tensors if name.startswith(prefix)):
             tensor = self.tensors[name].contiguous()
             found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -114,8 +115,7 @@ class SafetensorsStore:
         return found
 
     def digest(self, prefix: str) -> str:
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
+        return file_digest(self.path)
 
     def _with(self, action: Any) -> Any:
         try:

@@ -15,6 +15,7 @@ from jepa.checkpoints.convert import Conversion, convert
 from jepa.checkpoints.weights import Hints
 from jepa.config import to_dict
 from jepa.errors import ConfigError
+from jepa.models.place import PositionKind
 
 SUMMARY = "Convert weights between this package, HuggingFace and the official files"
 EXAMPLE = "jepa convert vitl.pt weights/vitl --to jepa"
@@ -41,7 +42,7 @@ class Config:
     """Frames of the clips it is to be used with, if not those of training; for rotary positions."""
     size: int | None = None
     """Height and width of these clips, likewise."""
-    positions: Literal["rope", "sincos", "sincos2d"] | None = None
+    positions: PositionKind | None = None
     """Kind of positions, if an official file leaves it open."""
     levels: tuple[int, ...] | None = None
     """0-based numbers of the supervised blocks, if an official file of an unusual depth leaves them open."""

@@ -1,8 +1,7 @@
 """The published encoders by name: architecture, predictor, where the weights are, under which licence.
 
-A table, as `presets` is one of sizes. Sources: V-JEPA (arXiv 2404.08471), V-JEPA 2 (arXiv 2506.09985), V-JEPA 2.1
-(arXiv 2603.14482), I-JEPA (arXiv 2301.08243), and their released code. What a weights file does not tell by the
-shapes of its tensors (heads, pairing of the rotary frequencies, levels, frames) stands here.
+A table, as `presets` is one of sizes. Sources: the papers of the releases, and their released code. What a weights file
+does not tell by the shapes of its tensors (heads, pairing of the rotary frequencies, levels, frames) stands here.
 
 Depths of the supervised levels are those of the released code; at depth 48 it has 37 where equal spacing has 35.
 """
@@ -10,8 +9,9 @@ Depths of the supervised levels are those of the released code; at depth 48 it h
 from dataclasses import dataclass, replace
 
 from jepa.models.encoder import EncoderConfig
+from jepa.models.place import PositionKind
 from jepa.models.predictor import PredictorConfig
-from jepa.models.presets import SIZES, SizeName
+from jepa.models.presets import PREDICTOR, SIZES, SizeName
 
 HOST = "https://dl.fbaipublicfiles.com"
 """Meta's public host; `Source.file` is a path on it."""
@@ -29,22 +29,54 @@ LEVELS: dict[int, tuple[int, ...]] = {
 ROPE_BASE = 256
 """Height and width in pixels over which V-JEPA 2.1 stretches the positions of every resolution."""
 
-GIGANTIC_WIDTH = 1664
-"""Width of the teacher of the distilled V-JEPA 2.1 encoders, which their predictors predict."""
+IJEPA_HEADS = {SIZES["giant"].width: 16}
+"""Attention heads by width where I-JEPA's released code has others than `SIZES`."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was published together."""
+
+    title: str
+    paper: str
+    """arXiv number."""
+    licence: str
+    """Of the official files, as their repository states it."""
+    hub_licence: str | None = None
+    """Of some copies on the HuggingFace hub, where it is another one."""
+
+    @property
+    def licences(self) -> str:
+        """Every licence that a file may be under, in words."""
+        return f"{self.licence} or {self.hub_licence}" if self.hub_licence else self.licence
+
+
+VJEPA1 = Release("V-JEPA 1", "2404.08471", "CC-BY-NC-4.0")
+VJEPA2 = Release("V-JEPA 2", "2506.09985", "MIT", "Apache-2.0")
+VJEPA2_AC = replace(VJEPA2, title="V-JEPA 2-AC")
+VJEPA2_1 = Release("V-JEPA 2.1", "2603.14482", "MIT")
+IJEPA = Release("I-JEPA", "2301.08243", "CC-BY-NC-4.0")
 
 
 @dataclass(frozen=True)
 class Source:
     """Where weights come from."""
 
-    paper: str
-    """arXiv number."""
+    release: Release
     file: str
     """Path of the official file below `HOST`."""
-    hub: str | None
+    hub: str | None = None
     """Name on the HuggingFace hub, if it is there."""
-    licence: str
-    """Of the weights, as their repository states it."""
+
+    @property
+    def paper(self) -> str:
+        """arXiv number."""
+        return self.release.paper
+
+    @property
+    def licence(self) -> str:
+        """Of the official file."""
+        return self.release.licence
 
 
 @dataclass(frozen=True)
@@ -68,24 +100,28 @@ class Entry:
         return self.target_width or self.encoder.width * levels
 
 
+def usual_heads(width: int, positions: PositionKind) -> int | None:
+    """Attention heads of the encoders of this width in the released code; none if it has no such width."""
+    if positions == "sincos2d" and width in IJEPA_HEADS:
+        return IJEPA_HEADS[width]
+    return next((size.heads for name, size in SIZES.items() if size.width == width and name != "nano"), None)
+
+
 def _size(name: SizeName) -> EncoderConfig:
     row = SIZES[name]
     return EncoderConfig(width=row.width, depth=row.depth, heads=row.heads, mlp_ratio=row.mlp_ratio)
 
 
-_PREDICTOR = PredictorConfig(width=384, depth=12, heads=12)
-
-
 def _vjepa1(name: SizeName, size: int, file: str) -> Entry:
     encoder = replace(_size(name), frames=16, size=size, positions="sincos", interpolate_from=size, init="flat")
-    predictor = replace(_PREDICTOR, heads=encoder.heads, mask_tokens=2, init="flat")
-    return Entry(encoder, predictor, Source("2404.08471", f"jepa/{file}/{file}.pth.tar", None, "CC-BY-NC-4.0"))
+    predictor = replace(PREDICTOR, heads=encoder.heads, mask_tokens=2, init="flat")
+    return Entry(encoder, predictor, Source(VJEPA1, f"jepa/{file}/{file}.pth.tar"))
 
 
 def _vjepa2(name: SizeName, size: int, file: str, hub: str) -> Entry:
     encoder = replace(_size(name), frames=64, size=size, rope="tiled")
-    source = Source("2506.09985", f"vjepa2/{file}.pt", f"facebook/vjepa2-{hub}", "MIT")
-    return Entry(encoder, replace(_PREDICTOR, mask_tokens=10), source)
+    source = Source(VJEPA2, f"vjepa2/{file}.pt", f"facebook/vjepa2-{hub}")
+    return Entry(encoder, replace(PREDICTOR, mask_tokens=10), source)
 
 
 def _vjepa2_1(name: SizeName, file: str, *, distilled: bool) -> Entry:
@@ -95,21 +131,23 @@ def _vjepa2_1(name: SizeName, file: str, *, distilled: bool) -> Entry:
     )
     levels = 1 if distilled else len(encoder.levels)
     predictor = replace(
-        _PREDICTOR,
+        PREDICTOR,
         depth=12 if distilled else 24,
         mask_tokens=8,
         levels=levels,
         context_head=True,
         modality=True,
     )
-    source = Source("2603.14482", f"vjepa2/{file}.pt", None, "MIT")
-    return Entry(encoder, predictor, source, GIGANTIC_WIDTH if distilled else None)
+    # The teacher of the distilled ones, whose tokens their predictors predict, is the gigantic one.
+    width = SIZES["gigantic"].width if distilled else None
+    return Entry(encoder, predictor, Source(VJEPA2_1, f"vjepa2/{file}.pt"), width)
 
 
 def _ijepa(name: SizeName, size: int, patch: int, file: str, hub: str) -> Entry:
+    base = _size(name)
     encoder = replace(
-        _size(name),
-        heads=16,
+        base,
+        heads=IJEPA_HEADS.get(base.width, base.heads),
         patch=patch,
         tubelet=1,
         frames=1,
@@ -119,15 +157,14 @@ def _ijepa(name: SizeName, size: int, patch: int, file: str, hub: str) -> Entry:
         init="flat",
     )
     predictor = replace(
-        _PREDICTOR,
-        heads=16,
+        PREDICTOR,
+        heads=encoder.heads,
         depth=16 if name == "giant" else 12,
         mask_tokens=1,
         mask_token_init="normal",
         init="flat",
     )
-    source = Source("2301.08243", f"ijepa/{file}.pth.tar", f"facebook/{hub}", "CC-BY-NC-4.0")
-    return Entry(encoder, predictor, source)
+    return Entry(encoder, predictor, Source(IJEPA, f"ijepa/{file}.pth.tar", f"facebook/{hub}"))
 
 
 CATALOG: dict[str, Entry] = {

@@ -18,8 +18,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from jepa.checkpoints.folder import IMAGENET_MEAN, IMAGENET_STD
 from jepa.errors import DivergedError
+from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.jepa import JEPA
 from jepa.objectives.build import Objective
 from jepa.optim.ema import update_ema

@@ -15,7 +15,6 @@ A folder belongs to one run. Starting another one in it, or continuing it with a
 something else, is refused and the message says why.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa import config as configuration
-from jepa.checkpoints.io import atomic_write, load_state
+from jepa.checkpoints.io import atomic_write, file_digest, load_state
 from jepa.checkpoints.load import encoder_digest, weights_digest
 from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
@@ -223,8 +222,7 @@ def start_digest(init: str) -> str | None:
     if not is_checkpoint(init):
         return weights_digest(init)
     try:
-        with Path(init).open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=6)).hexdigest()
+        return file_digest(Path(init))
     except OSError:
         return None
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from jepa.checkpoints.folder import IMAGENET_MEAN, IMAGENET_STD
 from jepa.checkpoints.load import load_encoder
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
+from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.objectives.targets import Teacher
 from jepa.training.config import PretrainConfig
 

@@ -279,4 +279,5 @@ def test_the_published_files_are_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "weights.md").read_text("utf-8")
     for name, entry in CATALOG.items():
         row = f"| `{name}` | `{entry.source.file}` | {f'`{entry.source.hub}`' if entry.source.hub else '-'} |"
+        row += f" {entry.source.licence} |"
         assert row in text, name
