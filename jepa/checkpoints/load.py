@@ -16,6 +16,7 @@ from jepa.checkpoints.source import shipped as shipped
 from jepa.checkpoints.weights import Hints, Weights, listed, require_fit
 from jepa.config import nearest
 from jepa.errors import ConfigError, DataError
+from jepa.logs import get_logger
 from jepa.models.action_predictor import ActionPredictor
 from jepa.models.catalog import CATALOG
 from jepa.models.encoder import Encoder, EncoderConfig, differences
@@ -23,6 +24,8 @@ from jepa.models.jepa import JEPA
 from jepa.models.place import PositionKind
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.probes import Probe, build_probe
+
+log = get_logger(__name__)
 
 
 def load_encoder(
@@ -57,6 +60,8 @@ def load_encoder(
     opened = open_weights(path, hints, predictor=False)
     prefix = {"target": "target_encoder", "context": "encoder", None: opened.evaluated}[weights]
     config = _encoder_config(opened)
+    if opened.report.assumed:
+        log.warning("%s does not say %s: assumed", opened.where, ", ".join(opened.report.assumed))
     encoder = blank(lambda: Encoder(config))
     tensors = _fitting(encoder, opened, f"{prefix}.")
     return FrozenEncoder(filled(encoder, tensors), opened.facts, opened.digest(f"{prefix}."))
@@ -113,6 +118,8 @@ def load_probe(path: str | Path, *, number: int = 0, heads: int | None = None) -
         ConfigError: as `load_encoder`.
     """
     opened = open_weights(path, Hints(heads=heads))
+    if not opened.probes:
+        raise DataError(f"{opened.where} holds no probe")
     if not 0 <= number < len(opened.probes):
         raise DataError(f"{opened.where} holds {len(opened.probes)} probes, none of number {number}")
     module, tensors = blank(lambda: build_probe(opened.probes[number])), opened.tensors(f"probes.{number}.")
@@ -135,6 +142,7 @@ def create_encoder(name: str, *, seed: int = 0, **overrides: Any) -> FrozenEncod
         entry = CATALOG[name]
         config, facts = entry.encoder, {"normalisation": {"mean": entry.mean, "std": entry.std}}
     elif name in shipped():
+        log.warning("%s with random weights; jepa.load_encoder has the trained ones", name)
         opened = open_weights(name)
         config, facts = _encoder_config(opened), {"normalisation": opened.facts["normalisation"]}
     else:

@@ -52,14 +52,18 @@ class JEPA(nn.Module):
         self, context: Float[Tensor, "B K LD"], mask: Mask, grid: TokenGrid, number: int = 0, image: bool = False
     ) -> Float[Tensor, "B M E"]:
         """Predictions at the target positions of the `number`-th mask configuration."""
-        prediction: Tensor = self.predictor(context, mask, grid, number, image)
+        prediction: Tensor = self.predictor(context, mask, grid, self._token(number), image)
         return prediction
 
     def predict_both(
         self, context: Float[Tensor, "B K LD"], mask: Mask, grid: TokenGrid, number: int = 0, image: bool = False
     ) -> tuple[Float[Tensor, "B M E"], Float[Tensor, "B K E"]]:
         """Predictions at the target and at the context positions. Raises ConfigError as `Predictor.both`."""
-        return self.predictor.both(context, mask, grid, number, image)
+        return self.predictor.both(context, mask, grid, self._token(number), image)
+
+    def _token(self, number: int) -> int:
+        """Mask token of a mask configuration: its own, or, where there are fewer, counted round."""
+        return number % self.predictor.config.mask_tokens
 
     def train(self, mode: bool = True) -> "JEPA":
         """As in torch, but the target encoder always stays in evaluation mode: targets are deterministic."""

@@ -118,8 +118,11 @@ class Predictor(nn.Module):
             context: tokens at `mask.context`, D times the levels wide.
             mask: where they are, and where to predict.
             grid: token layout of the clips.
-            number: chooses the mask token, counted round.
+            number: of the mask token.
             image: whether these are images; only a predictor with `modality` makes a difference.
+
+        Raises:
+            ConfigError: there is no such mask token, or the mask names other context tokens than there are.
         """
         kept, targets = mask.context.shape[1], mask.target.shape[1]
         out: Tensor = self.predictor_proj(self._attend(context, mask, grid, number, image)[:, kept:])
@@ -144,10 +147,16 @@ class Predictor(nn.Module):
     def _attend(self, context_BKD: Tensor, mask: Mask, grid: TokenGrid, number: int, image: bool) -> Tensor:
         """Output tokens of context and targets, in that order; a clip's target blocks stand one after the other in the
         batch, each behind the same context."""
+        if not 0 <= number < len(self.mask_tokens):
+            raise ConfigError(f"mask token {number} wanted of a predictor that has {len(self.mask_tokens)}, from 0")
+        if mask.context.shape != context_BKD.shape[:2]:
+            raise ConfigError(
+                f"context of {list(context_BKD.shape[:2])} clips and tokens, but the mask names {list(mask.context.shape)}"
+            )
         seen = self.predictor_embed(context_BKD)
         target = mask.target.reshape(len(seen) * mask.blocks, -1)
         seen, where = (x.repeat_interleave(mask.blocks, 0) if mask.blocks > 1 else x for x in (seen, mask.context))
-        token = self.mask_tokens[number % len(self.mask_tokens)].to(seen.dtype)
+        token = self.mask_tokens[number].to(seen.dtype)
         asked = token.expand(*target.shape, -1)
         tokens, rotation = self.places.place(torch.cat([seen, asked], dim=1), grid, torch.cat([where, target], dim=1))
         if self.config.modality:

@@ -32,8 +32,8 @@ class ObjectiveConfig:
     """`ema`: features of the EMA target encoder (V-JEPA). `teacher`: features of another, frozen encoder. `pixels`:
     normalised pixels."""
     teacher: str | None = None
-    """The frozen encoder of `teacher`, of any size: a run folder, a model.safetensors, or the name of a shipped
-    model. It must have the patches and tubelets of the model; its last model.fused_levels levels are predicted."""
+    """The frozen encoder of `teacher`, of any size: whatever `jepa.load_encoder` reads, of ours, official or
+    HuggingFace's. It must have the patches and tubelets of the model; its last model.fused_levels levels are predicted."""
     loss: LossKind = "power"
     """`power`: mean(|error|^p) / p (V-JEPA). `smooth_l1`: squared below 1, linear beyond (I-JEPA)."""
     exponent: float | None = None

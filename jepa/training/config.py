@@ -167,7 +167,7 @@ class PretrainConfig:
     resume: bool = False
     """Continue the run in `out` from its last checkpoint, at the exact step; starts it if there is none yet."""
     init: str | None = None
-    """Start from these weights: a run folder, a model.safetensors, or the name of a shipped model. Or from a
+    """Start from these weights: whatever `jepa.load_encoder` reads, of ours, official or HuggingFace's. Or from a
     checkpoint, RUN/checkpoints/last.ckpt: each network from its own weights, and the optimizer with its moments."""
     seed: int = 0
     """Seed of weights, order of the clips, crops, masks and dropout."""
