@@ -48,6 +48,8 @@ class ClipBatch:
     """Name of each clip's data set."""
     windows: tuple[tuple[int, ...], ...] = ()
     """Frames of each clip in its video."""
+    step: int = 0
+    """Optimizer steps done before this one; set by the training step, for what an objective schedules."""
 
     @property
     def is_image(self) -> bool:

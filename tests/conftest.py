@@ -25,7 +25,7 @@ CHECKED = [
     "models",
     "masks",
     "tokens",
-    *(f"objectives.{name}" for name in ("latent", "pixels", "losses", "diagnostics")),
+    *(f"objectives.{name}" for name in ("latent", "dense", "pixels", "targets", "distance", "losses", "diagnostics")),
 ]
 install_import_hook([f"jepa.{name}" for name in CHECKED], "beartype.beartype")
 

@@ -120,7 +120,7 @@ class LoadReport:
     """Of the weights file."""
 
 
-def load_weights(jepa: JEPA, path: str | Path, *, teacher_only: bool = False) -> LoadReport:
+def load_weights(jepa: JEPA, path: str | Path) -> LoadReport:
     """Start a model from saved weights.
 
     Both encoders start from the saved evaluation encoder; the predictor takes what fits in name and shape (its output
@@ -129,7 +129,6 @@ def load_weights(jepa: JEPA, path: str | Path, *, teacher_only: bool = False) ->
     Args:
         jepa: the model, changed in place.
         path: as for `load_encoder`.
-        teacher_only: fill only the target encoder (frozen teacher); the rest starts afresh.
 
     Raises:
         DataError: no encoder there, or one of another architecture.
@@ -137,16 +136,14 @@ def load_weights(jepa: JEPA, path: str | Path, *, teacher_only: bool = False) ->
     model = open_folder(_resolve(path))
     prefix = f"{encoder_prefix(model.facts)}."
     _load_strictly(jepa.target_encoder, model, prefix)
+    _load_strictly(jepa.encoder, model, prefix)
+    own, saved = jepa.predictor.state_dict(), model.tensors("predictor.")
+    fitting = {name: tensor for name, tensor in saved.items() if name in own and own[name].shape == tensor.shape}
+    unused = sorted(f"predictor.{name}" for name in saved.keys() - fitting.keys())
+    jepa.predictor.load_state_dict(fitting, strict=False)
     loaded = [f"target_encoder.{name}" for name in jepa.target_encoder.state_dict()]
-    unused: list[str] = []
-    if not teacher_only:
-        _load_strictly(jepa.encoder, model, prefix)
-        own, saved = jepa.predictor.state_dict(), model.tensors("predictor.")
-        fitting = {name: tensor for name, tensor in saved.items() if name in own and own[name].shape == tensor.shape}
-        unused = sorted(f"predictor.{name}" for name in saved.keys() - fitting.keys())
-        jepa.predictor.load_state_dict(fitting, strict=False)
-        loaded += [f"encoder.{name}" for name in jepa.encoder.state_dict()]
-        loaded += [f"predictor.{name}" for name in fitting]
+    loaded += [f"encoder.{name}" for name in jepa.encoder.state_dict()]
+    loaded += [f"predictor.{name}" for name in fitting]
     fresh = sorted(set(jepa.state_dict()) - set(loaded))
     return LoadReport(tuple(loaded), tuple(fresh), tuple(unused), model.digest())
 

@@ -238,7 +238,7 @@ def _speed(device: str, *, size: Any, patch: int, pixels: int, batch: int, frame
     masks = MaskSampler(MasksConfig(), grid, 0)(0, batch)
     clips = torch.rand(batch, 3, frames, pixels, pixels)
     inputs = ClipBatch(clips, masks, grid, torch.arange(batch)).to(device)
-    objective = LatentPrediction(exponent=1.0, uses_ema=True)
+    objective = LatentPrediction()
 
     def step() -> "Tensor":
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):

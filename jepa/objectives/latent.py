@@ -1,31 +1,32 @@
-"""Latent prediction, the objective of V-JEPA (arXiv 2404.08471, 2506.09985).
+"""Latent prediction, the objective of V-JEPA (arXiv 2404.08471, 2506.09985) and I-JEPA (arXiv 2301.08243).
 
-The target encoder sees the whole clip; its tokens, LayerNormed without scale and shift, are the targets. The context
-encoder sees the kept tokens of each mask; the predictor fills in the rest. Loss: L1 at the masked positions, averaged
-over the mask configurations. With the EMA target encoder this is V-JEPA; with a frozen one, latent distillation
-from a teacher (arXiv 2509.24317).
+The target encoder sees the whole clip, once; its tokens, LayerNormed without scale and shift, are the targets. The
+context encoder sees the kept tokens of each mask; the predictor fills in the rest. Loss: the distance at the masked
+positions (L1; smooth L1 in I-JEPA), averaged over the mask configurations. With a teacher in place of the target
+encoder this is latent distillation.
 """
 
 from jepa.models.jepa import JEPA
-from jepa.objectives.diagnostics import watch
-from jepa.objectives.losses import mean, power_error
+from jepa.objectives.losses import Loss, mean
+from jepa.objectives.targets import Teacher, encode_targets, watch_encoder
 from jepa.tokens import gather
 from jepa.types import ClipBatch, StepOutput
 
 
 class LatentPrediction:
-    """Predict the target encoder's tokens at masked positions from the visible ones."""
+    """Predict the target encoder's tokens, or a teacher's, at masked positions from the visible ones."""
 
-    def __init__(self, *, exponent: float, uses_ema: bool) -> None:
-        self.exponent = exponent
-        self.uses_ema = uses_ema
+    def __init__(self, loss: Loss | None = None, teacher: Teacher | None = None) -> None:
+        self.loss = loss or Loss()
+        self.teacher = teacher
 
     def __call__(self, jepa: JEPA, batch: ClipBatch, *, diagnose: bool = False) -> StepOutput:
         """Loss of one batch of normalised clips. `diagnose` adds feature std and effective rank."""
-        target_BND = jepa.encode_target(batch.clips)
+        target_BNE = encode_targets(jepa, batch.clips, self.teacher)
         errors = []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
-            predicted_BMD = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
-            errors.append(power_error(predicted_BMD, gather(target_BND, mask.target), self.exponent))
-        return StepOutput.of(watch(target_BND) if diagnose else None, prediction=mean(errors))
+            predicted_BME = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
+            errors.append(self.loss(predicted_BME, gather(target_BNE, mask.target)))
+        own = target_BNE if self.teacher is None else None
+        return StepOutput.of(watch_encoder(jepa, batch.clips, own) if diagnose else None, prediction=mean(errors))

@@ -11,8 +11,8 @@ from typing import Literal
 from torch import Tensor
 
 from jepa.models.jepa import JEPA
-from jepa.objectives.diagnostics import watch
-from jepa.objectives.losses import mean, power_error
+from jepa.objectives.losses import Loss, mean
+from jepa.objectives.targets import watch_encoder
 from jepa.tokens import gather, tubelets
 from jepa.types import ClipBatch, StepOutput
 
@@ -22,10 +22,8 @@ PixelNorm = Literal["patch", "clip"]
 class PixelPrediction:
     """Predict the pixels of masked tubelets; the target encoder follows as an average but gives no targets."""
 
-    uses_ema = True
-
-    def __init__(self, *, tubelet: int, patch: int, norm: PixelNorm, exponent: float) -> None:
-        self.tubelet, self.patch, self.norm, self.exponent = tubelet, patch, norm, exponent
+    def __init__(self, *, tubelet: int, patch: int, norm: PixelNorm, loss: Loss) -> None:
+        self.tubelet, self.patch, self.norm, self.loss = tubelet, patch, norm, loss
 
     def targets(self, clips_BCTHW: Tensor) -> Tensor:
         """Normalised pixels of every token, (B, N, P)."""
@@ -44,6 +42,5 @@ class PixelPrediction:
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
             predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
-            errors.append(power_error(predicted_BMP, gather(target_BNP, mask.target), self.exponent))
-        diagnostics = watch(jepa.encode_target(batch.clips)) if diagnose else None
-        return StepOutput.of(diagnostics, reconstruction=mean(errors))
+            errors.append(self.loss(predicted_BMP, gather(target_BNP, mask.target)))
+        return StepOutput.of(watch_encoder(jepa, batch.clips) if diagnose else None, reconstruction=mean(errors))

@@ -32,7 +32,7 @@ _HATCH = ",".join(f"rgb({level},{level},{level}) {stop}" for level, stop in (
 _COUNTERS = ("step", "position", "epoch")
 _OBJECTIVES = {
     "ema": "latent prediction, EMA target encoder",
-    "frozen": "latent prediction, frozen teacher",
+    "teacher": "latent prediction, frozen teacher",
     "pixels": "masked reconstruction of pixels",
 }
 

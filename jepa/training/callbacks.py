@@ -106,7 +106,7 @@ class MetricsLog(Callback):
             "loss": means.pop("loss"),
             "lr": learning_rate(config.optim, done),
             "weight_decay": weight_decay(config.optim, done),
-            "momentum": momentum(config.optim, done) if module.objective.uses_ema else 1.0,
+            "momentum": momentum(config.optim, done),
             "grad_norm": module.grad_norm,
             "feature_std": watched.pop("feature_std", math.nan),
             "effective_rank": watched.pop("effective_rank", math.nan),

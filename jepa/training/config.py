@@ -18,7 +18,7 @@ from jepa.errors import ConfigError
 from jepa.masks.build import MasksConfig
 from jepa.masks.multiblock import BlockConfig
 from jepa.models.build import ModelConfig
-from jepa.objectives.build import ObjectiveConfig
+from jepa.objectives.build import ObjectiveConfig, require_outputs
 from jepa.optim.schedules import OptimConfig
 from jepa.tokens import TokenGrid
 
@@ -159,8 +159,7 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"max_steps is {self.max_steps}, expected at least 1")
-        if self.objective.target == "frozen" and self.init is None:
-            raise ConfigError("objective.target is frozen, but there is no teacher: give its weights by --init")
+        require_outputs(self.objective, self.model)
         # These raise here, before anything is written, when clip and patch sizes do not divide.
         _ = self.grid, self.images.data and self.image_grid
 

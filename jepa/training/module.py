@@ -42,6 +42,7 @@ class Pretraining(LightningModule):
         *,
         fingerprint: str = "",
         init_digest: str | None = None,
+        teacher_digest: str | None = None,
     ) -> None:
         super().__init__()
         self.jepa = jepa
@@ -50,6 +51,8 @@ class Pretraining(LightningModule):
         self.fingerprint = fingerprint
         self.init_digest = init_digest
         """Of the weights that the run started from, if there were any."""
+        self.teacher_digest = teacher_digest
+        """Of the weights of the teacher, if there is one. The objective holds it: it is no part of this module."""
         self.output: StepOutput | None = None
         """Loss, terms and diagnostics of the latest step, detached."""
         self.grad_norm = math.nan
@@ -75,7 +78,8 @@ class Pretraining(LightningModule):
         bf16 = self.config.run.precision == "bf16"
         try:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16):
-                output = self.objective(self.jepa, replace(batch, clips=clips_BCTHW), diagnose=self.is_logged(step + 1))
+                inputs = replace(batch, clips=clips_BCTHW, step=step)
+                output = self.objective(self.jepa, inputs, diagnose=self.is_logged(step + 1))
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # from the effective rank
             raise self._diverged("tokens are not finite") from error
         terms = {name: term.detach() for name, term in output.terms.items()}
@@ -109,8 +113,7 @@ class Pretraining(LightningModule):
             group["lr"] = learning_rate(config, step)
             group["weight_decay"] = weight_decay(config, step) if group["decays"] else 0.0
         optimizer.step(closure=optimizer_closure)
-        if self.objective.uses_ema:
-            update_ema(self.jepa.target_encoder, self.jepa.encoder, momentum(config, step))
+        update_ema(self.jepa.target_encoder, self.jepa.encoder, momentum(config, step))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         step = self.global_step
@@ -119,6 +122,7 @@ class Pretraining(LightningModule):
             "position": self.config.steps.consumed(step),
             "fingerprint": self.fingerprint,
             "init": self.init_digest,
+            "teacher": self.teacher_digest,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

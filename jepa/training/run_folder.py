@@ -31,11 +31,11 @@ log = get_logger(__name__)
 
 CHECKPOINT_VERSION = 1
 """Of the checkpoint's own entry `jepa`: format_version, position, fingerprint of the data, digest of the weights
-that the run started from (`init`)."""
+that the run started from (`init`), of those of its teacher (`teacher`)."""
 
 # May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
-# it holds (its fingerprint is in the checkpoint), so that a data set may move.
-_FREE_KEYS = ("data", "images.data", "out", "max_steps", "resume", "json")
+# it holds (its fingerprint is in the checkpoint), so that a data set may move; and so is a teacher.
+_FREE_KEYS = ("data", "images.data", "objective.teacher", "out", "max_steps", "resume", "json")
 _FREE_GROUPS = (
     "run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote",
     "loader.deadline", "loader.max_bad",
@@ -154,7 +154,7 @@ def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: s
         fingerprint: of the data to go on with.
 
     Raises:
-        ConfigError: the data is another one, or `config.init` holds other weights by now.
+        ConfigError: the data is another one, or `config.init` or the teacher holds other weights by now.
         DataError: as `RunFolder.saved_facts`.
     """
     facts = folder.saved_facts()
@@ -167,6 +167,12 @@ def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: s
     now = weights_digest(config.init) if config.init is not None else None
     if before is not None and now is not None and before != now:
         raise start_moved(config)
+    teacher = config.objective.teacher
+    if teacher is not None and weights_digest(teacher) not in (None, facts.get("teacher")):
+        raise ConfigError(
+            f"cannot continue {config.out}: the teacher {teacher} holds other weights than the run started with; give "
+            "the same by objective.teacher, or choose another --out"
+        )
 
 
 def start_moved(config: PretrainConfig) -> ConfigError:
@@ -197,12 +203,17 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int) -> None:
 
 def _absolute(config: PretrainConfig) -> PretrainConfig:
     """With absolute paths: they mean the same from any working directory. Names of shipped weights stay."""
-    init = config.init if config.init is None or is_shipped(config.init) else str(Path(config.init).absolute())
+    init, teacher = _absolute_weights(config.init), _absolute_weights(config.objective.teacher)
     cache = config.loader.cache and config.loader.cache.absolute()
     loader = replace(config.loader, cache=cache)
     images = replace(config.images, data=config.images.data and absolute(config.images.data))
     data, out = absolute(config.data), config.out.absolute()
-    return replace(config, data=data, out=out, init=init, images=images, loader=loader)
+    objective = replace(config.objective, teacher=teacher)
+    return replace(config, data=data, out=out, init=init, images=images, loader=loader, objective=objective)
+
+
+def _absolute_weights(name: str | None) -> str | None:
+    return name if name is None or is_shipped(name) else str(Path(name).absolute())
 
 
 def _is_free(key: str) -> bool:

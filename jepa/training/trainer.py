@@ -40,6 +40,7 @@ from jepa.training.module import Pretraining
 from jepa.training.order_file import OrderFile
 from jepa.training.preemption import StopRequest
 from jepa.training.run_folder import RunFolder, open_run, record_start, require_same_start
+from jepa.training.teacher import open_teacher
 
 log = get_logger(__name__)
 
@@ -91,7 +92,13 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
 def build_module(
     config: PretrainConfig, source: Source | Mixture, *, fresh: bool = True, images: Mixture | None = None
 ) -> Pretraining:
-    """The module with its initial weights: seeded random ones, or those named by `config.init` if `fresh`."""
+    """The module with its initial weights: seeded random ones, or those named by `config.init` if `fresh`.
+
+    Raises:
+        ConfigError, DataError: initial weights or a teacher that cannot be used.
+    """
+    opened = open_teacher(config)
+    teacher = opened.teacher if opened else None
     encoder = encoder_config(config.model, frames=config.clip.frames, size=config.clip.size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, 0, "init"))
@@ -99,19 +106,25 @@ def build_module(
             config.model,
             frames=config.clip.frames,
             size=config.clip.size,
-            target_width=target_width(config.objective, encoder, config.model.predicted_levels),
+            target_width=target_width(config.objective, encoder, config.model.predicted_levels, teacher),
         )
     digest = None
     if config.init is not None and fresh:
-        report = load_weights(jepa, config.init, teacher_only=config.objective.target == "frozen")
+        report = load_weights(jepa, config.init)
         digest = report.digest
         log.info(
             "%d tensors from %s; start afresh: %s; not used: %s", len(report.loaded), config.init,
             _some(report.fresh), _some(report.unused),
         )  # fmt: skip
     jepa.train()  # Lightning leaves modes alone; this also puts the target encoder in evaluation mode
-    objective = build_objective(config.objective, encoder)
-    return Pretraining(jepa, objective, config, fingerprint=joint_fingerprint(source, images), init_digest=digest)
+    return Pretraining(
+        jepa,
+        build_objective(config.objective, encoder, teacher),
+        config,
+        fingerprint=joint_fingerprint(source, images),
+        init_digest=digest,
+        teacher_digest=opened.digest if opened else None,
+    )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -240,8 +253,7 @@ def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, j
 def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
     """What a user of the encoder needs to know, for config.json."""
     return {
-        # With a frozen teacher the trained encoder is the context encoder; else its average is the better one.
-        "evaluate": "context" if config.objective.target == "frozen" else "target",
+        "evaluate": "target",  # the average of the trained encoder is better than its last state
         "clip": asdict(config.clip),
         "objective": asdict(config.objective),
         "step": step,
