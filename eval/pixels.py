@@ -68,9 +68,10 @@ def pixel_tokens(
     table: Tensor | None = None
     grid: TokenGrid | None = None
     for rows, batch in evaluation_clips(clips, view, loader, what):
-        grid = like.grid_of(batch.clips)
-        tubelet = 1 if like.is_image(batch.clips) else like.config.tubelet
-        found_BNP = tubelets(batch.clips.float() / 255, tubelet=tubelet, patch=like.config.patch)
+        pixels_BCTHW = batch.clips.float() / 255
+        grid = like.grid_of(pixels_BCTHW)
+        tubelet = 1 if like.is_image(pixels_BCTHW) else like.config.tubelet
+        found_BNP = tubelets(pixels_BCTHW, tubelet=tubelet, patch=like.config.patch)
         found_BNP = found_BNP.unflatten(0, (-1, view.segments)).flatten(1, 2)
         if table is None:
             table = empty_table((len(clips), *found_BNP.shape[1:]), memory_gb)

@@ -3,8 +3,8 @@
 `jepa synth` writes a member `masks.npz` beside each video, with `instances` uint8 (T, H, W): 0 for the ground, else the
 number of a body. Here only body or not counts. The masks take the way of the clip: the frames of its window, the
 centre square, the size of the clip (the nearest pixel). The *share* of a token is the part of its tubelet that bodies
-cover. With a share of at least `body` the token shows a body, with at most `ground` it shows none; what lies between is
-the edge of a body and neither teaches nor tests.
+cover. With a share of at least `body` the token shows a body; else with at most `ground` the ground; what lies
+between, if the two differ, is the edge of a body and neither teaches nor tests.
 """
 
 import io

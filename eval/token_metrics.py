@@ -81,7 +81,7 @@ class Ranking:
         found = (weights_M * self.positive).cumsum(0)[self.ends]
         called = weights_M.cumsum(0)[self.ends]
         recalled = found.diff(prepend=found.new_zeros(1)) / found[-1]
-        return float((recalled * found / called.clamp_min(1)).sum())
+        return float((recalled * found / called.clamp_min(1)).sum().clamp_max(1.0))
 
     def best_threshold(self) -> float:
         """Score above which tokens are to be called body for the highest mean IoU: midway between two of them."""
