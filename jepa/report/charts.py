@@ -40,8 +40,10 @@ _OBJECTIVES = {
 def objective_of(run: Run) -> str:
     """What the run minimises, in words; empty if its configuration does not tell."""
     objective = run.config.get("objective")
-    target = objective.get("target", "ema") if isinstance(objective, Mapping) else None
-    return _OBJECTIVES.get(str(target), str(target)) if target else ""
+    if not isinstance(objective, Mapping) or not (target := objective.get("target", "ema")):
+        return ""
+    dense = any(objective.get(name) for name in ("context_weight", "image_context_weight"))
+    return _OBJECTIVES.get(str(target), str(target)) + (", at visible tokens too" if dense else "")
 
 
 def stages_of(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, Run]]]]:

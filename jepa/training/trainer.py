@@ -85,7 +85,7 @@ def pretrain(config: PretrainConfig) -> PretrainResult:
         _announce(config, videos, images, module.jepa, step)
         _fit(module, Clips(videos, config, first_step=step, images=images), folder, step, accelerator)
     step = max(step, config.last_step)
-    save_folder(folder.path, module.jepa, facts=_facts(config, step, videos, images))
+    save_folder(folder.path, module.jepa, facts=_facts(module, step, videos, images))
     return _result(folder, step)
 
 
@@ -250,8 +250,9 @@ def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, j
         )
 
 
-def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
+def _facts(module: Pretraining, step: int, videos: Mixture, images: Mixture | None) -> dict[str, Any]:
     """What a user of the encoder needs to know, for config.json."""
+    config, teacher = module.config, module.teacher_digest
     return {
         "evaluate": "target",  # the average of the trained encoder is better than its last state
         "clip": asdict(config.clip),
@@ -260,6 +261,7 @@ def _facts(config: PretrainConfig, step: int, videos: Mixture, images: Mixture |
         "seed": config.seed,
         "data": facts_of(videos),
         **({} if images is None else {"images": facts_of(images)}),
+        **({} if teacher is None else {"teacher": teacher}),
     }
 
 

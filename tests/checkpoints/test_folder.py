@@ -80,15 +80,6 @@ def test_start_from_weights_of_another_target(jepa: JEPA, tmp_path: Path) -> Non
     assert torch.equal(jepa.target_encoder(CLIPS), pixels.target_encoder(CLIPS))
 
 
-def test_teacher_only_leaves_the_student_fresh(jepa: JEPA, tmp_path: Path) -> None:
-    teacher = build_jepa(ModelConfig(size="nano", patch=8), frames=4, size=16)
-    save_folder(tmp_path, teacher, facts=FACTS)
-    before = jepa.encoder(CLIPS).detach()
-    load_weights(jepa, tmp_path, teacher_only=True)
-    assert torch.equal(jepa.encoder(CLIPS), before)
-    assert torch.equal(jepa.target_encoder(CLIPS), teacher.target_encoder(CLIPS))
-
-
 def test_what_is_no_encoder_is_refused_in_one_line(jepa: JEPA, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("hello")

@@ -93,15 +93,6 @@ def test_rates_follow_the_schedules(micro: Configure) -> None:
     assert all(free == {0.0} for _, free in seen)
 
 
-def test_a_frozen_teacher_does_not_move(micro: Configure) -> None:
-    module = build(micro())
-    module.objective.uses_ema = False  # type: ignore[misc]
-    before = weights(module.jepa.target_encoder)
-    steps(module, 2)
-    for old, new in zip(before, weights(module.jepa.target_encoder), strict=True):
-        assert torch.equal(old, new)
-
-
 def test_the_gradient_is_clipped(micro: Configure) -> None:
     module = build(micro(optim={"clip": 1e-3}))
     steps(module, 1)
@@ -112,8 +103,6 @@ def test_the_gradient_is_clipped(micro: Configure) -> None:
 
 class Broken:
     """Fine for two steps, then a loss that is not finite, or one whose gradient is not."""
-
-    uses_ema = True
 
     def __init__(self, what: str) -> None:
         self.what = what
