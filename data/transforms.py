@@ -72,10 +72,31 @@ def centre_crop(frames: np.ndarray, size: int) -> np.ndarray:
 
     The same pixels as "resize the short side to `size`, cut the centre", without resizing what is cut off.
     """
+    return resize(_centre_square(frames), size)
+
+
+def centre_crop_labels(labels: np.ndarray, size: int) -> np.ndarray:
+    """What `centre_crop` does to a clip, done to numbers of its pixels: the nearest one counts, none are mixed.
+
+    Args:
+        labels: uint8 (T, H, W).
+        size: height and width of the clip in pixels.
+
+    Returns:
+        uint8 (T, size, size); may be a view of `labels`.
+    """
+    square = _centre_square(labels)
+    if square.shape[1:] == (size, size):
+        return square
+    # INTER_NEAREST lies up to a pixel off the centres that the other methods go by.
+    return np.stack([cv2.resize(face, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) for face in square])
+
+
+def _centre_square(frames: np.ndarray) -> np.ndarray:
     height, width = frames.shape[1:3]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return resize(frames[:, top : top + side, left : left + side], size)
+    return frames[:, top : top + side, left : left + side]
 
 
 def random_box(height: int, width: int, config: AugmentConfig, rng: np.random.Generator) -> Box:

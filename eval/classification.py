@@ -1,4 +1,4 @@
-"""Frozen evaluation by classification: clips -> features of a frozen encoder -> probes -> results.
+"""Frozen evaluation: clips -> features of a frozen encoder -> probes of clips and of tokens -> results.
 
 The protocol of V-JEPA (arXiv 2404.08471): the encoder is not touched, a small head is trained on its features.
 Beside the trained encoder stand the same architecture with random weights, which shows what the architecture
@@ -10,26 +10,21 @@ gives for free, and raw pixels, which show what the data gives for free.
 
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from jepa.checkpoints.load import FrozenEncoder, random_encoder
-from jepa.config import config_hash, to_dict
-from jepa.data.loader_config import LoaderConfig
-from jepa.data.windows import Short, WindowConfig
+from jepa.config import config_hash
 from jepa.devices import exact_device
-from jepa.errors import ConfigError
-from jepa.eval.attentive_training import AttentiveConfig
 from jepa.eval.clips import EvaluationData, Task, choose_tasks
-from jepa.eval.features import ClipView, token_table, view_of
-from jepa.eval.knn import KnnConfig
-from jepa.eval.linear import LinearConfig
+from jepa.eval.dense import require_masks, segment_pixels, segment_tokens
+from jepa.eval.features import ClipView, token_table
 from jepa.eval.metrics import accuracy, chance
-from jepa.eval.pixels import PixelsConfig, pixel_table
-from jepa.eval.probes import Answers, Features, ProbeKind, ProbesConfig, run_probe
+from jepa.eval.pixels import pixel_table
+from jepa.eval.probes import Answers, AnyProbe, Features, ProbeKind, run_probe
 from jepa.eval.results import Predictions, Result, record
+from jepa.eval.settings import Conditions, EvaluationConfig
 from jepa.logs import get_logger
 
 log = get_logger(__name__)
@@ -37,86 +32,12 @@ log = get_logger(__name__)
 ALL_PROBES: tuple[ProbeKind, ...] = ("linear", "attentive", "knn")
 
 
-@dataclass(frozen=True)
-class ClipConfig:
-    """Clips that are probed; what is not given is as in the encoder's pretraining."""
-
-    frames: int | None = None
-    """Frames in a clip."""
-    stride: int | None = None
-    """Take every n-th frame of the video."""
-    fps: float | None = None
-    """Frames per second of a clip; sets the stride from each video's frame rate."""
-    short: Short | None = None
-    """A video too short for a clip: stop with an error, repeat its last frame, or start it again (loop)."""
-    segments: int = 1
-    """Clips of a video, one from the middle of each of so many equal parts; probes see the features of all of them."""
-    size: int | None = None
-    """Height and width in pixels."""
-    levels: tuple[int, ...] = ()
-    """0-based encoder blocks whose tokens are read, concatenated along the sequence; the output if none."""
-
-    def __post_init__(self) -> None:
-        for name, count in (
-            ("frames", self.frames),
-            ("stride", self.stride),
-            ("segments", self.segments),
-            ("size", self.size),
-        ):
-            if count is not None and count < 1:
-                raise ConfigError(f"clip.{name} is {count}, expected 1 or more")
-        if self.fps is not None and not self.fps > 0:
-            raise ConfigError(f"clip.fps is {self.fps}, expected a number above 0")
-
-    def view(self, encoder: FrozenEncoder) -> ClipView:
-        """Window and size of the clips for this encoder."""
-        own = view_of(encoder)
-        # A given stride is meant to count: it switches off a frame rate from pretraining.
-        fps = own.window.fps if self.fps is None and self.stride is None else self.fps
-        frames = own.window.frames if self.frames is None else self.frames
-        stride = own.window.stride if self.stride is None else self.stride
-        window = WindowConfig(frames, stride, fps, self.short or own.window.short)
-        return ClipView(window, own.size if self.size is None else self.size, self.segments)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """How encoders are evaluated."""
-
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    """Which clips."""
-    probes: ProbesConfig = field(default_factory=ProbesConfig)
-    """Settings of the probes."""
-    pixels: PixelsConfig = field(default_factory=PixelsConfig)
-    """Raw-pixel baseline."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """Reading of the clips."""
-    memory_gb: float = 2.0
-    """Tokens above this go to a temporary file."""
-
-    def __post_init__(self) -> None:
-        if not self.memory_gb >= 0:
-            raise ConfigError(f"memory_gb is {self.memory_gb}, expected 0 or more")
-
-
-@dataclass(frozen=True)
-class _Conditions:
-    """All that a result depends on besides the weights and the seed; its hash is the `config_hash`."""
-
-    data: tuple[str, str, int, int]
-    view: dict[str, object]
-    levels: tuple[int, ...]
-    validation: float
-    probe: LinearConfig | AttentiveConfig | KnnConfig
-    pixels: PixelsConfig | None
-
-
 def evaluate_beside(
     encoders: Sequence[tuple[str, FrozenEncoder]],
     baselines: Collection[str],
     data: EvaluationData,
     tasks: Sequence[str] = (),
-    probes: Sequence[ProbeKind] = ALL_PROBES,
+    probes: Sequence[AnyProbe] = ALL_PROBES,
     *,
     config: EvaluationConfig | None = None,
     seed: int = 0,
@@ -140,8 +61,11 @@ def evaluate_beside(
     for name, encoder in compared:
         yield from evaluate_encoder(name, encoder, data, tasks, probes, config=config, seed=seed, out=out)
     if "pixels" in baselines:
-        view = config.clip.view(first)
-        yield from evaluate_pixels(data, view, tasks, probes, config=config, seed=seed, out=out, device=device)
+        view, kinds = config.clip.view(first), _of_clips(probes)
+        if kinds:
+            yield from evaluate_pixels(data, view, tasks, kinds, config=config, seed=seed, out=out, device=device)
+        if "segmentation" in probes:
+            yield from segment_pixels(first, data, view, config, seed=seed, out=out, device=device)
 
 
 def evaluate_encoder(
@@ -149,7 +73,7 @@ def evaluate_encoder(
     encoder: FrozenEncoder,
     data: EvaluationData,
     tasks: Sequence[str] = (),
-    probes: Sequence[ProbeKind] = ALL_PROBES,
+    probes: Sequence[AnyProbe] = ALL_PROBES,
     *,
     config: EvaluationConfig | None = None,
     seed: int = 0,
@@ -162,7 +86,7 @@ def evaluate_encoder(
         encoder: frozen encoder.
         data: labelled clips.
         tasks: labels to probe; motion and shape, or else every label with classes, if none is named.
-        probes: which probes.
+        probes: which probes; `segmentation` asks for no label but for masks of the bodies.
         config: clips and probe settings.
         seed: of the validation part and of the attentive probe.
         out: run folder that the results are written to as they come.
@@ -170,8 +94,10 @@ def evaluate_encoder(
     Raises:
         DataError: the data lacks a task, or clips or tokens cannot be used.
     """
-    config = config or EvaluationConfig()
-    chosen = choose_tasks(data, tasks)
+    config, kinds = config or EvaluationConfig(), _of_clips(probes)
+    chosen = choose_tasks(data, tasks) if kinds else []
+    if "segmentation" in probes:
+        require_masks(data)
     view, levels = config.clip.view(encoder), config.clip.levels
     train, test = (
         token_table(
@@ -181,8 +107,15 @@ def evaluate_encoder(
         for part, clips in (("training", data.train), ("test", data.test))
     )  # fmt: skip
     device = exact_device(encoder.mean.device)
-    features = Features(train.step_means().to(device), test.step_means().to(device), (train, test))
-    return _probe_all(name, encoder.checkpoint_hash, features, data, chosen, probes, view, config, seed, out)
+    results = []
+    if kinds:
+        features = Features(train.step_means().to(device), test.step_means().to(device), (train, test))
+        results = _probe_all(name, encoder.checkpoint_hash, features, data, chosen, kinds, view, config, seed, out)
+    if "segmentation" in probes:
+        results += segment_tokens(
+            name, encoder.checkpoint_hash, (train, test), data, view, config, seed=seed, out=out, device=device
+        )
+    return results
 
 
 def evaluate_pixels(
@@ -213,8 +146,7 @@ def evaluate_pixels(
     exact = exact_device(torch.device(device))
     features = Features(train.to(exact), test.to(exact))
     kinds: list[ProbeKind] = [kind for kind in probes if kind != "attentive"]
-    bare = replace(config, clip=replace(config.clip, levels=()))
-    return _probe_all("pixels", "none", features, data, chosen, kinds, view, bare, seed, out)
+    return _probe_all("pixels", "none", features, data, chosen, kinds, view, config, seed, out)
 
 
 def _probe_all(
@@ -234,10 +166,7 @@ def _probe_all(
         for kind in probes:
             started = time.monotonic()
             answers = run_probe(kind, features, task, config.probes, seed=seed)
-            conditions = _Conditions(
-                data.fingerprint, _view_facts(view), config.clip.levels, config.probes.validation,
-                config.probes.of(kind), config.pixels if features.tokens is None else None,
-            )  # fmt: skip
+            conditions = Conditions.of(data, view, config, kind, config.pixels if features.tokens is None else None)
             result = _result(name, checkpoint_hash, kind, task, answers, config_hash(conditions), seed, data.name)
             if out is not None:
                 truth, predicted = task.test_targets.tolist(), answers.predicted.tolist()
@@ -250,10 +179,9 @@ def _probe_all(
     return results
 
 
-def _view_facts(view: ClipView) -> dict[str, object]:
-    """The view as it goes into the hash: without a single segment, so that earlier results keep theirs."""
-    facts: dict[str, object] = to_dict(view)
-    return {key: value for key, value in facts.items() if key != "segments" or value != 1}
+def _of_clips(probes: Sequence[AnyProbe]) -> list[ProbeKind]:
+    """Those that tell clips apart."""
+    return [kind for kind in probes if kind != "segmentation"]
 
 
 def _result(

@@ -58,6 +58,14 @@ class TokenTable:
         parts = [part.unflatten(1, (-1, face)).mean(2).flatten(1) for part in self.tokens.split(_ROWS)]
         return torch.cat(parts)
 
+    def places(self, segments: int) -> Tensor:
+        """What stands at each place of each segment, its levels side by side: (videos, segments * N, levels * D).
+
+        A view where there is one level; else a copy.
+        """
+        by_level: Tensor = self.tokens.unflatten(1, (segments, -1, self.grid.count))
+        return by_level.transpose(2, 3).flatten(3).flatten(1, 2)
+
 
 def view_of(encoder: FrozenEncoder, window: WindowConfig | None = None, size: int | None = None) -> ClipView:
     """The encoder's own window and size, unless others are given."""

@@ -4,6 +4,8 @@ Each clip is averaged down to 16 x 16 pixels; all frames and their signed differ
 one vector. The differences add nothing a linear classifier could not form itself, but standardised on their own
 they weigh as much as the pixels, which helps under a penalty and decides the nearest neighbours. A
 representation worth having beats this.
+
+Beside an encoder's tokens stand the pixels of each token by themselves, for probes of tokens.
 """
 
 from dataclasses import dataclass
@@ -16,6 +18,8 @@ from jepa.data.loader_config import LoaderConfig
 from jepa.errors import ConfigError
 from jepa.eval.clips import ClipSet
 from jepa.eval.features import ClipView, empty_table, evaluation_clips
+from jepa.models.encoder import Encoder
+from jepa.tokens import TokenGrid, tubelets
 
 
 @dataclass(frozen=True)
@@ -55,3 +59,23 @@ def pixel_table(
         table[rows] = features_BF
     assert table is not None  # evaluation_clips refuses an empty set
     return table
+
+
+def pixel_tokens(
+    clips: ClipSet, view: ClipView, like: Encoder, *, loader: LoaderConfig, memory_gb: float, what: str
+) -> tuple[Tensor, TokenGrid]:
+    """Pixels 0..1 of each token that an encoder makes of a clip: float32 (videos, segments * N, P), and their grid."""
+    table: Tensor | None = None
+    grid: TokenGrid | None = None
+    for rows, batch in evaluation_clips(clips, view, loader, what):
+        pixels_BCTHW = batch.clips.float() / 255
+        grid = like.grid_of(pixels_BCTHW)
+        tubelet = 1 if like.is_image(pixels_BCTHW) else like.config.tubelet
+        found_BNP = tubelets(pixels_BCTHW, tubelet=tubelet, patch=like.config.patch)
+        found_BNP = found_BNP.unflatten(0, (-1, view.segments)).flatten(1, 2)
+        if table is None:
+            table = empty_table((len(clips), *found_BNP.shape[1:]), memory_gb)
+        table[rows] = found_BNP
+    assert table is not None  # evaluation_clips refuses an empty set
+    assert grid is not None
+    return table, grid

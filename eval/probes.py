@@ -1,4 +1,4 @@
-"""The three probes behind one function: features and a task in, answers on the test clips out.
+"""The three probes of whole clips behind one function: features and a task in, answers on the test clips out.
 
 A probe asks what a frozen encoder's features make easy to read. `linear` may weigh them, `attentive` may also
 choose where to look, `knn` may not learn at all. Whatever a probe has to choose (penalty, learning rate, weight
@@ -19,6 +19,7 @@ from jepa.eval.clips import Task
 from jepa.eval.features import TokenTable
 from jepa.eval.knn import KnnConfig, nearest, vote
 from jepa.eval.linear import LinearConfig, span_coordinates, train_linear
+from jepa.eval.segmentation import SegmentationConfig
 from jepa.eval.split import hold_out
 from jepa.eval.standardiser import Standardiser
 from jepa.logs import get_logger
@@ -26,6 +27,9 @@ from jepa.logs import get_logger
 log = get_logger(__name__)
 
 ProbeKind = Literal["linear", "attentive", "knn"]
+"""Probes that tell clips apart."""
+AnyProbe = Literal["linear", "attentive", "knn", "segmentation"]
+"""And the one that tells tokens apart (`jepa.eval.segmentation`)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class ProbesConfig:
     """Attentive probe."""
     knn: KnnConfig = field(default_factory=KnnConfig)
     """Nearest-neighbour probe."""
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    """Segmentation probe."""
     validation: float = 0.2
     """Share of the training set on which settings are chosen."""
 
@@ -45,7 +51,7 @@ class ProbesConfig:
         if not 0 < self.validation < 1:
             raise ConfigError(f"validation is {self.validation}, expected a share between 0 and 1")
 
-    def of(self, kind: ProbeKind) -> LinearConfig | AttentiveConfig | KnnConfig:
+    def of(self, kind: AnyProbe) -> LinearConfig | AttentiveConfig | KnnConfig | SegmentationConfig:
         """The settings of one probe."""
         match kind:
             case "linear":
@@ -54,6 +60,8 @@ class ProbesConfig:
                 return self.attentive
             case "knn":
                 return self.knn
+            case "segmentation":
+                return self.segmentation
 
 
 @dataclass(frozen=True)

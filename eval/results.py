@@ -30,8 +30,9 @@ class Result:
     encoder: str
     """pretrained, reconstruction, random, pixels, or another name given to the encoder."""
     probe: str
-    """linear, attentive or knn."""
+    """linear, attentive, knn or segmentation."""
     metric: str
+    """accuracy; of segmentation mean_iou, token_accuracy and average_precision."""
     value: float
     """Fraction 0..1, as are `low`, `high` and `chance`."""
     low: float
@@ -134,8 +135,9 @@ def as_json(results: Iterable[Result]) -> str:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Results as aligned text, accuracies in per cent, in blocks of one task."""
-    head = ("task", "encoder", "probe", "accuracy", "95 % interval", "clips", "chance")
+    """Results as aligned text, values in per cent, in blocks of one task; metrics other than accuracy are named."""
+    value = "accuracy" if all(result.metric == "accuracy" for result in results) else "value"
+    head = ("task", "encoder", "probe", value, "95 % interval", "clips", "chance")
     tasks = list(dict.fromkeys(result.task for result in results))
     rows = [_row(result) for task in tasks for result in results if result.task == task]
     widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
@@ -145,7 +147,8 @@ def table(results: Sequence[Result]) -> str:
 def _row(result: Result) -> tuple[str, ...]:
     interval = f"{100 * result.low:.1f} to {100 * result.high:.1f}"
     numbers = f"{100 * result.value:.1f} %", interval, str(result.count), f"{100 * result.chance:.1f} %"
-    return result.task, result.encoder, result.probe, *numbers
+    probe = result.probe if result.metric == "accuracy" else f"{result.probe}, {result.metric}"
+    return result.task, result.encoder, probe, *numbers
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

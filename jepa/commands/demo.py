@@ -23,10 +23,11 @@ from jepa.data.synthetic.world import WorldConfig
 from jepa.devices import choose_device
 from jepa.errors import ConfigError, InterruptedRun
 from jepa.eval.attentive_training import AttentiveConfig
-from jepa.eval.classification import EvaluationConfig, evaluate_beside
+from jepa.eval.classification import evaluate_beside
 from jepa.eval.clips import EvaluationData, open_evaluation_data
 from jepa.eval.probes import ProbesConfig
 from jepa.eval.results import Result, table
+from jepa.eval.settings import EvaluationConfig
 from jepa.logs import get_logger
 from jepa.report.page import write_report
 from jepa.training.config import PretrainConfig

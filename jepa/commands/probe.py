@@ -1,7 +1,8 @@
 """`jepa probe`: what can be read from a frozen encoder, beside a random one and raw pixels.
 
 Each clip is encoded once; then a linear, an attentive and a nearest-neighbour probe are trained per label on the
-training clips and tested once on the test clips. Their settings are chosen on a part of the training clips. Results
+training clips and tested once on the test clips. On request (`--probes segmentation`), a linear map is trained to tell
+from each token whether it shows a body. Their settings are chosen on a part of the training clips. Results
 go to results.jsonl in the run folder, with 95 % intervals; the same measurement made again replaces its line.
 """
 
@@ -15,13 +16,15 @@ from jepa.data.loader_config import LoaderConfig
 from jepa.devices import DeviceName, choose_device
 from jepa.errors import ConfigError
 from jepa.eval.attentive_training import AttentiveConfig
-from jepa.eval.classification import ALL_PROBES, ClipConfig, EvaluationConfig, evaluate_beside
+from jepa.eval.classification import ALL_PROBES, evaluate_beside
 from jepa.eval.clips import EvaluationData, choose_tasks, open_evaluation_data
 from jepa.eval.knn import KnnConfig
 from jepa.eval.linear import LinearConfig
 from jepa.eval.pixels import PixelsConfig
-from jepa.eval.probes import ProbeKind, ProbesConfig
+from jepa.eval.probes import AnyProbe, ProbesConfig
 from jepa.eval.results import RESULTS, Result, as_json, table
+from jepa.eval.segmentation import SegmentationConfig
+from jepa.eval.settings import ClipConfig, EvaluationConfig
 from jepa.logs import get_logger
 
 SUMMARY = "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines"
@@ -42,8 +45,8 @@ class Config:
     """Run folder that results.jsonl is written to."""
     tasks: tuple[str, ...] = ()
     """Labels to tell apart; motion and shape if none is named, or else every label with classes."""
-    probes: tuple[ProbeKind, ...] = ALL_PROBES
-    """Heads to train on the frozen features."""
+    probes: tuple[AnyProbe, ...] = ALL_PROBES
+    """Heads to train on the frozen features; `segmentation` needs data with masks of the bodies (`jepa synth`)."""
     baselines: tuple[Literal["random", "pixels", "none"], ...] = ("random", "pixels")
     """What to compare with: the same architecture with random weights, raw pixels, or none."""
     name: str = "pretrained"
@@ -68,6 +71,8 @@ class Config:
     """Attentive probe."""
     knn: KnnConfig = field(default_factory=KnnConfig)
     """Nearest-neighbour probe."""
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    """Segmentation probe."""
     pixels: PixelsConfig = field(default_factory=PixelsConfig)
     """Raw-pixel baseline."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -77,7 +82,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.probes:
-            raise ConfigError("no probes named; choose from linear, attentive, knn")
+            raise ConfigError("no probes named; choose from linear, attentive, knn, segmentation")
         for name, count in (("labelled", self.labelled), ("limit", self.limit)):
             if count is not None and count < 2:
                 raise ConfigError(f"{name} is {count}, expected at least 2 clips")
@@ -104,12 +109,20 @@ def run(config: Config) -> int:
 
 def _evaluate(encoder: FrozenEncoder, data: EvaluationData, config: Config) -> list[Result]:
     settings = _settings(config)
-    tasks = [task.name for task in choose_tasks(data, config.tasks)]
+    if any(kind != "segmentation" for kind in config.probes):
+        choose_tasks(data, config.tasks)  # a label that is not there ends it before anything is written
     require_writable(config.out)
     encoders = [(config.name, encoder)]
     return list(
         evaluate_beside(
-            encoders, config.baselines, data, tasks, config.probes, config=settings, seed=config.seed, out=config.out
+            encoders,
+            config.baselines,
+            data,
+            config.tasks,
+            config.probes,
+            config=settings,
+            seed=config.seed,
+            out=config.out,
         )
     )
 
@@ -117,7 +130,7 @@ def _evaluate(encoder: FrozenEncoder, data: EvaluationData, config: Config) -> l
 def _settings(config: Config) -> EvaluationConfig:
     return EvaluationConfig(
         clip=config.clip,
-        probes=ProbesConfig(config.linear, config.attentive, config.knn, config.validation),
+        probes=ProbesConfig(config.linear, config.attentive, config.knn, config.segmentation, config.validation),
         pixels=config.pixels,
         loader=config.loader,
         memory_gb=config.memory_gb,

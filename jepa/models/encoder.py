@@ -76,8 +76,8 @@ class EncoderConfig:
         rising = all(low < high for low, high in zip(self.levels, self.levels[1:], strict=False))
         if self.levels and not (rising and self.levels[0] >= 0 and self.levels[-1] == self.depth - 1):
             raise ConfigError(
-                f"levels {list(self.levels)} (model.levels) of an encoder of depth {self.depth}: give rising numbers from 0, the last "
-                f"of them {self.depth - 1}"
+                f"levels {list(self.levels)} (model.levels) of an encoder of depth {self.depth}: give rising numbers "
+                f"from 0, the last of them {self.depth - 1}"
             )
         _ = self.places  # raises where `interpolate_from` does not divide
 

@@ -150,9 +150,8 @@ class Predictor(nn.Module):
         if not 0 <= number < len(self.mask_tokens):
             raise ConfigError(f"mask token {number} wanted of a predictor that has {len(self.mask_tokens)}, from 0")
         if mask.context.shape != context_BKD.shape[:2]:
-            raise ConfigError(
-                f"context of {list(context_BKD.shape[:2])} clips and tokens, but the mask names {list(mask.context.shape)}"
-            )
+            given, named = list(context_BKD.shape[:2]), list(mask.context.shape)
+            raise ConfigError(f"context of {given} clips and tokens, but the mask names {named}")
         seen = self.predictor_embed(context_BKD)
         target = mask.target.reshape(len(seen) * mask.blocks, -1)
         seen, where = (x.repeat_interleave(mask.blocks, 0) if mask.blocks > 1 else x for x in (seen, mask.context))

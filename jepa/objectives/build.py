@@ -33,7 +33,8 @@ class ObjectiveConfig:
     normalised pixels."""
     teacher: str | None = None
     """The frozen encoder of `teacher`, of any size: whatever `jepa.load_encoder` reads, of ours, official or
-    HuggingFace's. It must have the patches and tubelets of the model; its last model.fused_levels levels are predicted."""
+    HuggingFace's. It must have the patches and tubelets of the model; its last model.fused_levels levels are
+    predicted."""
     loss: LossKind = "power"
     """`power`: mean(|error|^p) / p (V-JEPA). `smooth_l1`: squared below 1, linear beyond (I-JEPA)."""
     exponent: float | None = None

@@ -74,7 +74,7 @@ def test_a_run_that_diverges_exits_with_4(arguments: list[str], capsys: pytest.C
     assert "at step" in capsys.readouterr().err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("name", ["demo", "demo-reconstruction"])
+@pytest.mark.parametrize("name", ["demo", "demo-reconstruction", "demo-dense"])
 def test_shipped_configurations_run(name: str, tiny_shards: Path, tmp_path: Path) -> None:
     paths = ["--data", str(tiny_shards), "--out", str(tmp_path / "run")]
     assert main(["pretrain", "--config", name, *paths, "--max-steps", "2", "--loader.batch_size", "8"]) == 0

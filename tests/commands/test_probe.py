@@ -7,6 +7,7 @@ import pytest
 
 from jepa.checkpoints.folder import save_folder
 from jepa.cli import main
+from jepa.data.source import open_source
 from jepa.models.build import ModelConfig, build_jepa
 
 FAST = ["--attentive.epochs", "1", "--attentive.least_steps", "2", "--loader.workers", "0", "--tasks", "bodies"]
@@ -90,6 +91,9 @@ def test_mistakes_end_with_one_line(
         ("--linear.strengths=1,0", "linear.strengths has 0.0, expected numbers above 0"),
         ("--linear.iterations=0", "linear.iterations is 0, expected 1 or more"),
         ("--knn.k=0", "knn.k is 0, expected 1 or more"),
+        ("--segmentation.strengths=1,0", "segmentation.strengths has 0.0, expected numbers above 0"),
+        ("--segmentation.tokens=0", "segmentation.tokens is 0, expected 1 or more"),
+        ("--segmentation.ground=0.7", "0 <= ground <= body <= 1, body above 0"),
         ("--knn.temperature=0", "knn.temperature is 0.0, expected a number above 0"),
         ("--pixels.size=0", "pixels.size is 0, expected 1 or more"),
         ("--clip.frames=0", "clip.frames is 0, expected 1 or more"),
@@ -108,6 +112,34 @@ def test_settings_that_cannot_be_are_named(
     assert errors.splitlines()[-1].endswith(words)
     assert "Traceback" not in errors
     assert not (tmp_path / "run").exists(), "nothing was begun"
+
+
+def test_segmentation_without_masks_ends_with_one_line(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "test"):
+        source = open_source(tiny_shards, split)
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for index in range(3):
+            (tmp_path / "data" / split / f"{index}.mp4").write_bytes(source.read(index))
+    arguments = ["probe", "--encoder", str(model), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "run")]
+    assert main([*arguments, "--probes", "segmentation", "--loader.workers", "0"]) == 3
+    errors = capsys.readouterr().err
+    assert "has no masks.npz" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_segmentation_from_the_command_line(
+    model: Path, tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["probe", "--encoder", str(model), "--data", str(tiny_shards), "--out", str(tmp_path)]
+    part = ["--segmentation.body", "0.1", "--segmentation.ground", "0.1"]  # hardly a body covers half of a large patch
+    assert main([*arguments, "--probes", "segmentation", "--loader.workers", "0", "--json", *part]) == 0
+    results = json.loads(capsys.readouterr().out)
+    metrics = ("mean_iou", "token_accuracy", "average_precision")
+    assert [(result["encoder"], result["metric"]) for result in results] == [
+        (encoder, metric) for encoder in ("pretrained", "random", "pixels") for metric in metrics
+    ]
 
 
 def test_a_file_that_is_no_encoder(tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,12 @@ from jepa.data.loader_config import LoaderConfig
 from jepa.data.source import SampleInfo, Source
 from jepa.errors import DataError
 from jepa.eval.attentive_training import AttentiveConfig
-from jepa.eval.classification import ClipConfig, EvaluationConfig, evaluate_encoder, evaluate_pixels
+from jepa.eval.classification import evaluate_encoder, evaluate_pixels
 from jepa.eval.clips import ClipSet, EvaluationData, open_evaluation_data
 from jepa.eval.metrics import wilson
 from jepa.eval.probes import ProbesConfig
 from jepa.eval.results import read_predictions, read_results
+from jepa.eval.settings import ClipConfig, EvaluationConfig
 from jepa.models.encoder import EncoderConfig
 
 ATTENTIVE = AttentiveConfig(epochs=1, batch_size=8, least_steps=3)

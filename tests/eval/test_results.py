@@ -85,3 +85,11 @@ def test_table_and_json_say_the_same() -> None:
     assert "40.0 to 60.0" in shown
     assert "12.3 %" in shown
     assert [item["value"] for item in json.loads(as_json([RESULT]))] == [0.5]
+
+
+def test_the_table_names_metrics_other_than_accuracy() -> None:
+    assert "accuracy" in table([RESULT]).splitlines()[0]
+    shown = table([RESULT, replace(RESULT, probe="segmentation", metric="mean_iou")]).splitlines()
+    assert "accuracy" not in shown[0]
+    assert "linear " in shown[2]
+    assert "segmentation, mean_iou" in shown[3]
