@@ -70,7 +70,7 @@ def pixel_tokens(
     for rows, batch in evaluation_clips(clips, view, loader, what):
         pixels_BCTHW = batch.clips.float() / 255
         grid = like.grid_of(pixels_BCTHW)
-        tubelet = 1 if like.is_image(pixels_BCTHW) else like.config.tubelet
+        tubelet = 1 if pixels_BCTHW.shape[2] == 1 else like.config.tubelet
         found_BNP = tubelets(pixels_BCTHW, tubelet=tubelet, patch=like.config.patch)
         found_BNP = found_BNP.unflatten(0, (-1, view.segments)).flatten(1, 2)
         if table is None:
