@@ -6,7 +6,7 @@ positions, or the clips of training. What is in no table is asked for.
 
 `pos_embed` is real in V-JEPA 1 and I-JEPA, where it is a fixed sine-cosine table: ours must be equal to it. V-JEPA 2
 files carry a stale one that its rotary encoder never used. The stale one can be a sine-cosine table too, so a predictor
-with more than V-JEPA 1's two mask tokens also tells it is stale; a file without a predictor must be told.
+without mask tokens, or with more than V-JEPA 1's two, also tells it is stale; of other files that must be told.
 """
 
 import math
@@ -36,11 +36,11 @@ PREDICTOR_HEAD, ACTION_HEAD, PROBE_HEADS = 32, 64, 16
 ROPE_BASES = {14: 252}
 """Size over which V-JEPA 2.1 stretches its positions, where the patch does not divide the usual one."""
 VJEPA1_MASK_TOKENS = 2
-"""More of them, and `pos_embed` is stale."""
+"""More of them, or none, and `pos_embed` is stale."""
 STALE = "stale: rotary positions do not use it"
 TABLE = "a fixed sine-cosine table, which is computed instead"
-SAME = 1e-4
-"""Difference up to which two tables of positions are the same."""
+SAME, ROUNDED = 1e-4, 2
+"""Difference up to which two tables of positions are the same: this, or so many steps next to 1 of a coarser dtype."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -110,7 +110,8 @@ def positions_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | 
         return Positions(hints.positions or "rope")
     kind: SinCos = "sincos2d" if image else "sincos"
     told = hints.positions
-    if not image and (told == "rope" or (told is None and (mask_tokens or 0) > VJEPA1_MASK_TOKENS)):
+    newer = mask_tokens is not None and not 1 <= mask_tokens <= VJEPA1_MASK_TOKENS
+    if not image and (told == "rope" or (told is None and newer)):
         return Positions("rope", None, STALE)
     base = _grid_of(table, kind)
     if told is None and base is not None and not image and mask_tokens is None:
@@ -122,7 +123,10 @@ def positions_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | 
         return Positions(kind, base, TABLE)
     if image or told is not None:
         raise DataError(f"{where} has positions (pos_embed) that are no sine-cosine table: not a published encoder")
-    return Positions("rope", None, STALE)
+    raise DataError(
+        f"{where} has positions (pos_embed) that are no sine-cosine table, and nothing tells whether they are "
+        "stale: if its encoder is rotary, say so by --positions rope"
+    )
 
 
 def predictor_of(
@@ -232,12 +236,14 @@ def _levels(tensors: Tensors, depth: int, hints: Hints, where: str) -> tuple[int
 def _grid_of(table: Tensor, kind: SinCos) -> TokenGrid | None:
     """The grid whose sine-cosine table this is, with square frames; none if it is none."""
     count, width = table.shape[1:]
+    # Half precision has rounded what was computed in single.
+    same = max(SAME, ROUNDED * torch.finfo(table.dtype).eps)
     for steps in (1,) if kind == "sincos2d" else range(1, count + 1):
         side = math.isqrt(count // steps)
         if count % steps or side * side * steps != count:
             continue
         grid = TokenGrid(steps, side, side)
-        if torch.allclose(sincos_positions(grid, width, kind), table[0].float(), atol=SAME, rtol=0):
+        if torch.allclose(sincos_positions(grid, width, kind), table[0].float(), atol=same, rtol=0):
             return grid
     return None
 

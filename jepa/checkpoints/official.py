@@ -179,10 +179,10 @@ def _theirs(part: str, state: Tensors, encoder: EncoderConfig) -> dict[str, Tens
         found["patch_embed.proj.weight"] = found["patch_embed.proj.weight"].squeeze(2)
     if encoder.positions != "rope":
         name = "predictor_pos_embed" if part == "predictor" else "pos_embed"
-        width = found["predictor_norm.weight" if part == "predictor" else "norm.weight"].shape[0]
+        like = found["predictor_norm.weight" if part == "predictor" else "norm.weight"]
         grid = replace(encoder, interpolate_from=encoder.size).places.base
         assert grid is not None
-        found[name] = sincos_positions(grid, width, encoder.positions).unsqueeze(0)
+        found[name] = sincos_positions(grid, like.shape[0], encoder.positions).unsqueeze(0).to(like.dtype)
     return found
 
 
