@@ -171,7 +171,7 @@ def norms_of(tensors: Mapping[str, Tensor]) -> tuple[float, ...]:
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    ordered = sorted(names)
+    ordered = sorted(name if name.isprintable() else ascii(name) for name in names)
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return f"{', '.join(ordered[:SHOWN])}{more}"
 
