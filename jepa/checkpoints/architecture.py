@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from jepa.checkpoints.families import FamilyName
-from jepa.checkpoints.weights import Hints
+from jepa.checkpoints.weights import Hints, listed
 from jepa.errors import DataError
 from jepa.models.action_predictor import ActionPredictorConfig
 from jepa.models.catalog import CATALOG, LEVELS, ROPE_BASE, Entry
@@ -68,12 +68,12 @@ def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | No
     Raises:
         DataError: this is no encoder, or one that this package lacks, or one that must be told more about.
     """
-    patches = _shape(tensors, "patch_embed.proj.weight", where)
+    patches = _shape(tensors, "patch_embed.proj.weight", where, 4, 5)
     hidden = _shape(tensors, "blocks.0.mlp.fc1.weight", where)[0]
     if any(name.endswith("mlp.fc3.weight") for name in tensors):
         raise DataError(f"{where} has SwiGLU layers, which no published encoder has and this package does not")
     width, channels, tubelet, patch = patches[0], patches[1], patches[2] if len(patches) == 5 else 1, patches[-1]
-    depth = blocks(tensors, "blocks")
+    depth = blocks(tensors, "blocks", where)
     image_tokenizer = "patch_embed_img.proj.weight" in tensors
     levels = _levels(tensors, depth, hints, where)
     positions = positions_of(tensors, hints, where, mask_tokens)
@@ -113,7 +113,7 @@ def positions_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | 
     newer = mask_tokens is not None and not 1 <= mask_tokens <= VJEPA1_MASK_TOKENS
     if not image and (told == "rope" or (told is None and newer)):
         return Positions("rope", None, STALE)
-    base = _grid_of(table, kind)
+    base = _grid_of(table, kind, tensors["patch_embed.proj.weight"].shape[0])
     if told is None and base is not None and not image and mask_tokens is None:
         raise DataError(
             f"{where} has sine-cosine positions, which V-JEPA 1 uses and V-JEPA 2 does not, and no predictor to tell "
@@ -136,7 +136,7 @@ def predictor_of(
     fused = "predictor_embed.0.weight" in tensors
     width = _shape(tensors, f"predictor_embed{'.2' if fused else ''}.weight", where)[0]
     hidden = _shape(tensors, "predictor_blocks.0.mlp.fc1.weight", where)[0]
-    depth = blocks(tensors, "predictor_blocks")
+    depth = blocks(tensors, "predictor_blocks", where)
     if "action_encoder.weight" in tensors:
         usual = width // ACTION_HEAD if width % ACTION_HEAD == 0 else None
         return ActionPredictorConfig(
@@ -157,7 +157,7 @@ def predictor_of(
         mlp_ratio=hidden / width,
         mask_tokens=mask_tokens_of(tensors),
         mask_token_init="normal" if encoder.positions == "sincos2d" else "zero",
-        levels=_shape(tensors, "predictor_embed.0.weight", where)[1] // encoder.width if fused else 1,
+        levels=max(1, _shape(tensors, "predictor_embed.0.weight", where)[1] // encoder.width) if fused else 1,
         context_head="predictor_proj_context.weight" in tensors,
         modality="img_mod_embed" in tensors,
         init=encoder.init,
@@ -168,14 +168,15 @@ def predictor_positions(tensors: Tensors, encoder: EncoderConfig, where: str) ->
     """Why `predictor_pos_embed` is not kept. Raises DataError when it is in use but no sine-cosine table."""
     if encoder.positions == "rope":
         return STALE
-    if _grid_of(tensors["predictor_pos_embed"], encoder.positions) is None:
-        raise DataError(f"{where} has positions (predictor_pos_embed) that are no sine-cosine table")
+    width = _shape(tensors, "predictor_embed.weight", where)[0]
+    if _grid_of(tensors["predictor_pos_embed"], encoder.positions, width) != encoder.places.base:
+        raise DataError(f"{where} has positions (predictor_pos_embed) that are no sine-cosine table of the encoder's")
     return TABLE
 
 
 def probe_of(tensors: Tensors, hints: Hints, where: str) -> ProbeConfig:
     """Architecture of an attentive probe. Raises DataError as `encoder_of`."""
-    _, queries, width = _shape(tensors, "pooler.query_tokens", where)
+    _, queries, width = _shape(tensors, "pooler.query_tokens", where, 3)
     hidden = _shape(tensors, "pooler.cross_attention_block.mlp.fc1.weight", where)[0]
     answers = tuple(name for name in ANTICIPATION if f"{name}_classifier.weight" in tensors)
     heads = [f"{name}_classifier.weight" for name in answers] or ["linear.weight"]
@@ -188,7 +189,7 @@ def probe_of(tensors: Tensors, hints: Hints, where: str) -> ProbeConfig:
         classes=tuple(_shape(tensors, name, where)[0] for name in heads),
         answers=answers,
         heads=_heads(hints.heads, PROBE_HEADS, width, where, "heads"),
-        depth=1 + blocks(tensors, "pooler.blocks"),
+        depth=1 + blocks(tensors, "pooler.blocks", where),
         mlp_ratio=hidden / width,
     )
 
@@ -198,10 +199,13 @@ def mask_tokens_of(tensors: Tensors) -> int:
     return sum(bool(re.fullmatch(r"mask_tokens\.\d+", name)) for name in tensors)
 
 
-def blocks(tensors: Tensors, prefix: str) -> int:
-    """How many blocks there are below a name."""
-    found = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in tensors)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
+def blocks(tensors: Tensors, prefix: str, where: str) -> int:
+    """How many blocks there are below a name. Raises DataError unless they are numbered from 0 without a gap."""
+    matches = (re.match(rf"{re.escape(prefix)}\.(\d+)\.", name) for name in tensors)
+    found = {match[1] for match in matches if match}
+    if odd := found - set(map(str, range(len(found)))):
+        raise DataError(f"{where} has {len(found)} {prefix}, numbered not from 0 to {len(found) - 1}: {listed(odd)}")
+    return len(found)
 
 
 def family_name(encoder: EncoderConfig, predictor: PredictorConfig | ActionPredictorConfig | None) -> FamilyName:
@@ -233,9 +237,11 @@ def _levels(tensors: Tensors, depth: int, hints: Hints, where: str) -> tuple[int
     raise DataError(f"{where} has {count} supervised levels in {depth} blocks, not told which: give --levels 1,3,...")
 
 
-def _grid_of(table: Tensor, kind: SinCos) -> TokenGrid | None:
-    """The grid whose sine-cosine table this is, with square frames; none if it is none."""
-    count, width = table.shape[1:]
+def _grid_of(table: Tensor, kind: SinCos, width: int) -> TokenGrid | None:
+    """The grid whose sine-cosine table this is, with square frames and vectors of this width; none if it is none."""
+    if table.ndim != 3 or (table.shape[0], table.shape[2]) != (1, width):
+        return None
+    count = table.shape[1]
     # Half precision has rounded what was computed in single.
     same = max(SAME, ROUNDED * torch.finfo(table.dtype).eps)
     for steps in (1,) if kind == "sincos2d" else range(1, count + 1):
@@ -287,7 +293,12 @@ def _heads(told: int | None, usual: int | None, width: int, where: str, name: st
     return heads
 
 
-def _shape(tensors: Tensors, name: str, where: str) -> tuple[int, ...]:
+def _shape(tensors: Tensors, name: str, where: str, *axes: int) -> tuple[int, ...]:
+    """The shape of a tensor of so many axes, 2 if not given."""
     if name not in tensors:
         raise DataError(f"{where} holds no {name}: it is no model of a known kind")
-    return tuple(tensors[name].shape)
+    shape = tuple(tensors[name].shape)
+    if len(shape) not in (axes or (2,)):
+        wanted = " or ".join(map(str, axes or (2,)))
+        raise DataError(f"{where} has {name} of shape {list(shape)}, expected {wanted} axes: it is no known model")
+    return shape

@@ -21,7 +21,7 @@ from jepa.checkpoints.architecture import Tensors
 from jepa.checkpoints.blank import require_parts
 from jepa.checkpoints.container import read_container
 from jepa.checkpoints.families import FAMILIES, FamilyName, family_of
-from jepa.checkpoints.weights import Hints, MemoryStore, Report, Weights, listed, norms_of
+from jepa.checkpoints.weights import Hints, MemoryStore, Report, Weights, listed, norms_of, require_values
 from jepa.errors import ConfigError, DataError
 from jepa.models.action_predictor import ActionPredictorConfig
 from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
@@ -42,6 +42,7 @@ def open_official(path: Path, hints: Hints, *, predictor: bool = True) -> Weight
 
     Raises:
         DataError: as `read_container`; or it holds no model of a known kind, or one that does not fit in name or shape.
+        ConfigError: with these hints its architecture cannot be.
     """
     content = read_container(path)
     where = str(path)
@@ -55,7 +56,14 @@ def open_official(path: Path, hints: Hints, *, predictor: bool = True) -> Weight
         parts = {"target_encoder": _bare(_state(content, "", where), where)}
     if not parts and not probes:
         raise DataError(f"{where} holds no encoder, predictor or classifiers: it has {listed(map(str, content))}")
-    return _assemble(where, parts, probes, hints, predictor)
+    for state in (*parts.values(), *probes):
+        require_values(state, where)
+    try:
+        return _assemble(where, parts, probes, hints, predictor)
+    except ConfigError as error:
+        if hints.given():
+            raise
+        raise DataError(f"{where} is no model of a known kind: {error}") from error
 
 
 def _assemble(

@@ -106,7 +106,7 @@ def test_positions_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no sine-cosine table"):
         jepa.load_encoder(path, heads=3, positions="sincos")
     # It may be stale, or V-JEPA 1's and changed: two mask tokens do not tell.
-    with pytest.raises(DataError, match="no sine-cosine table, and nothing tells .* --positions rope"):
+    with pytest.raises(DataError, match=r"no sine-cosine table, and nothing tells .* --positions rope"):
         jepa.load_encoder(path, heads=3)
     assert jepa.load_encoder(path, heads=3, positions="rope").config.positions == "rope"
 
