@@ -31,6 +31,8 @@ from jepa.tokens import TokenGrid
 
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 22, 1664: 26}
 """Attention heads of an encoder by width; I-JEPA's has 16 where this says 22."""
+UNSURE = (1408, 1664)
+"""Widths that the official code also builds with 16 heads, which no published video model has."""
 PREDICTOR_HEAD, ACTION_HEAD, PROBE_HEADS = 32, 64, 16
 """Channels of a head of V-JEPA 2's predictors and of its action-conditioned one; heads of every published probe."""
 ROPE_BASES = {14: 252}
@@ -79,11 +81,15 @@ def encoder_of(tensors: Tensors, hints: Hints, where: str, mask_tokens: int | No
     positions = positions_of(tensors, hints, where, mask_tokens)
     entry = _published(width, depth, patch, tubelet, image_tokenizer, positions)
     frames, size, assumed = _clip(entry, positions, hints, patch, tubelet, where)
+    usual = 16 if (width, tubelet) == (1408, 1) else HEADS.get(width)
+    heads = _heads(hints.heads, usual, width, where, "heads")
+    if width in UNSURE and hints.heads is None and heads != 16:
+        assumed = [*assumed, f"heads {heads}"]
     interpolated = ROPE_BASES.get(patch, ROPE_BASE) if image_tokenizer else None
     config = EncoderConfig(
         width=width,
         depth=depth,
-        heads=_heads(hints.heads, 16 if (width, tubelet) == (1408, 1) else HEADS.get(width), width, where, "heads"),
+        heads=heads,
         mlp_ratio=hidden / width,
         patch=patch,
         tubelet=tubelet,

@@ -151,7 +151,7 @@ def _state(value: Mapping[Any, Any], key: str, where: str) -> Mapping[str, Tenso
     for name, entry in value.items():
         if not isinstance(name, str) or not isinstance(entry, Tensor):
             full = f"{key}.{name}" if key else str(name)
-            raise DataError(f"{where} holds a {type(entry).__name__} in {listed([full])}, expected tensors by name")
+            raise DataError(f"{where} has {listed([full])} of type {type(entry).__name__}, expected a tensor by name")
     return value
 
 

@@ -180,6 +180,23 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(ordered[:SHOWN])}{more}"
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity.
+
+    Costs one sum each, less than reading or hashing them: a single such value spoils it.
+    """
+    return sorted(
+        name
+        for name, tensor in tensors.items()
+        # A sum may also overflow; then all values are looked at.
+        if not _summed(tensor).isfinite() and not tensor.isfinite().all()
+    )
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    return tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+
+
 def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise DataError, naming a tensor, unless all are dense, of floating point, and as large as their shapes tell.
 

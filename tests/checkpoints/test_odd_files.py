@@ -59,22 +59,28 @@ def refused(path: Path, *words: str, hints: Hints = HINTS) -> None:
 
 
 @pytest.mark.parametrize("part", ["target_encoder", "encoder", "predictor"])
-@pytest.mark.parametrize(("value", "kind"), [(3, "a int"), (None, "a NoneType"), ({}, "a dict")])
+@pytest.mark.parametrize(("value", "kind"), [(3, "int"), (None, "NoneType"), ({}, "dict")])
 def test_what_is_no_tensor_is_named(odd: Callable[[Change], Path], part: str, value: object, kind: str) -> None:
     """Or the part would be left out, and the other encoder taken without a word."""
-    refused(odd(lambda content: content[part].update(epoch=value)), f"{kind} in {part}.epoch, expected tensors by name")
+    refused(
+        odd(lambda content: content[part].update(epoch=value)),
+        f"has {part}.epoch of type {kind}, expected a tensor by name",
+    )
 
 
 def test_an_empty_part_and_names_that_are_none(odd: Callable[[Change], Path]) -> None:
     refused(odd(lambda content: content.update(target_encoder={})), "holds nothing in target_encoder")
-    refused(odd(lambda content: content["encoder"].update({3: torch.zeros(1)})), "encoder.3, expected tensors by name")
+    refused(
+        odd(lambda content: content["encoder"].update({3: torch.zeros(1)})),
+        "encoder.3 of type Tensor, expected a tensor by name",
+    )
     refused(odd(lambda content: content["encoder"].update({"a\nb": 0})), r"'encoder.a\nb'")
 
 
 def test_what_is_no_tensor_in_a_probe(tmp_path: Path) -> None:
     good = build_probe(ProbeConfig(96, (5,), heads=3)).state_dict()
     torch.save({"classifiers": [good, {**good, "epoch": 3}]}, tmp_path / "x.pt")
-    refused(tmp_path / "x.pt", "a int in classifiers.1.epoch")
+    refused(tmp_path / "x.pt", "classifiers.1.epoch of type int")
 
 
 def test_other_entries_of_these_names_are_no_parts(odd: Callable[[Change], Path]) -> None:
