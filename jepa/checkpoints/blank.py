@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from jepa.checkpoints.weights import require_fit
+from jepa.checkpoints.weights import require_fit, require_values
 from jepa.models.action_predictor import ActionPredictor, ActionPredictorConfig
 from jepa.models.encoder import Encoder, EncoderConfig
 from jepa.models.predictor import Predictor, PredictorConfig
@@ -41,7 +41,7 @@ def make_predictor(
     if isinstance(predictor, ActionPredictorConfig):
         return ActionPredictor(predictor)
     output = tensors.get("predictor_proj.weight")
-    width = encoder.width * predictor.levels if output is None else output.shape[0]
+    width = encoder.width * predictor.levels if output is None or output.ndim != 2 else output.shape[0]
     return Predictor(predictor, context_width=encoder.width, target_width=width, places=encoder.places)
 
 
@@ -55,9 +55,11 @@ def require_parts(
     """Check that the tensors of each part (`encoder`, `predictor`, `probes.0`, ...) are those of its architecture.
 
     Raises:
-        DataError: a tensor is unknown, missing or of another shape; all of them are counted and some named.
+        DataError: a tensor is unknown, missing or of another shape, all of them counted and some named; or it is none
+            of weights, as `require_values` tells.
     """
     for part, tensors in parts.items():
+        require_values(tensors, where)
         wanted = blank(partial(_module, part, tensors, encoder, predictor, probes)).state_dict()
         require_fit(tensors, wanted, where, part)
 

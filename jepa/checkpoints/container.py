@@ -7,6 +7,7 @@ mapped into memory instead of read, so that optimizer states which nobody asked 
 """
 
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def read_container(path: Path) -> dict[str, Any]:
 
 
 def _load(path: Path, mapped: bool) -> Any:
-    with torch.serialization.safe_globals(_NUMBERS):
+    with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+        # Sparse tensors are refused later, by name.
+        warnings.filterwarnings("ignore", "Validating sparse tensor")
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
 
 

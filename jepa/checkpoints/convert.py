@@ -21,7 +21,7 @@ from jepa.checkpoints.huggingface_files import as_json, huggingface_files, prepr
 from jepa.checkpoints.io import atomic_write, require_writable, save_state, sync
 from jepa.checkpoints.official import official_container
 from jepa.checkpoints.source import NO_HINTS, open_weights
-from jepa.checkpoints.weights import Hints, MemoryStore, Weights, norms_of
+from jepa.checkpoints.weights import Hints, MemoryStore, Weights, norms_of, not_finite
 from jepa.errors import ConfigError, DataError
 from jepa.version import __version__
 
@@ -52,6 +52,8 @@ class Conversion:
     """What the source does not tell and was taken to be as usual."""
     mask_tokens: tuple[float, ...]
     """Norm of each mask token of the predictor; 0 for one that was never trained."""
+    not_finite: tuple[str, ...]
+    """Tensors of the source that hold NaN or infinity; they are converted as they are."""
     licence: str | None
     """Of the published weights of this family; none for those of an own run."""
 
@@ -99,6 +101,7 @@ def convert(
         dropped=dropped,
         assumed=weights.report.assumed,
         mask_tokens=weights.report.mask_tokens,
+        not_finite=tuple(not_finite(weights.tensors())),
         licence=licence_of(weights),
     )
 

@@ -175,7 +175,7 @@ def _ijepa(theirs: _Theirs) -> Weights:
     assert grid is not None
     if table is None or table.shape != (1, grid.count, encoder.width):
         raise DataError(f"{theirs.where} lacks {keymaps.IJEPA_POSITIONS} of {grid.count} positions")
-    if grid_of(table, "sincos2d") != grid:
+    if grid_of(table, "sincos2d", encoder.width) != grid:
         raise DataError(f"{theirs.where} has {keymaps.IJEPA_POSITIONS} that are no sine-cosine table")
     dropped[keymaps.IJEPA_POSITIONS] = why_dropped(encoder.positions)
     return _weights(theirs, encoder, None, (), {"target_encoder": ours}, known, dropped)

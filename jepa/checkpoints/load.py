@@ -13,7 +13,7 @@ from jepa.checkpoints.frozen import FrozenEncoder as FrozenEncoder
 from jepa.checkpoints.frozen import random_encoder as random_encoder
 from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.source import shipped as shipped
-from jepa.checkpoints.weights import Hints, Weights, listed, require_fit
+from jepa.checkpoints.weights import Hints, Weights, listed, not_finite, require_fit
 from jepa.config import nearest
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
@@ -64,6 +64,7 @@ def load_encoder(
         log.warning("%s does not say %s: assumed", opened.where, ", ".join(opened.report.assumed))
     encoder = blank(lambda: Encoder(config))
     tensors = _fitting(encoder, opened, f"{prefix}.")
+    _warn_of_broken(tensors, opened)
     return FrozenEncoder(filled(encoder, tensors), opened.facts, opened.digest(f"{prefix}."))
 
 
@@ -101,6 +102,7 @@ def load_predictor(
         raise DataError(f"{opened.where} holds no predictor")
     module = blank(lambda: make_predictor(predictor, encoder, tensors))
     require_fit(tensors, module.state_dict(), opened.where, "predictor")
+    _warn_of_broken(tensors, opened)
     return filled(module, tensors)
 
 
@@ -124,6 +126,7 @@ def load_probe(path: str | Path, *, number: int = 0, heads: int | None = None) -
         raise DataError(f"{opened.where} holds {len(opened.probes)} probes, none of number {number}")
     module, tensors = blank(lambda: build_probe(opened.probes[number])), opened.tensors(f"probes.{number}.")
     require_fit(tensors, module.state_dict(), opened.where, "probe")
+    _warn_of_broken(tensors, opened)
     return filled(module, tensors)
 
 
@@ -192,6 +195,7 @@ def load_weights(jepa: JEPA, path: str | Path) -> LoadReport:
     jepa.target_encoder.load_state_dict(tensors)
     jepa.encoder.load_state_dict(_fitting(jepa.encoder, opened, f"{opened.evaluated}."))
     own, saved = jepa.predictor.state_dict(), opened.tensors("predictor.")
+    _warn_of_broken({**tensors, **{f"predictor.{name}": tensor for name, tensor in saved.items()}}, opened)
     # With other heads the same matrices would mean something else.
     alike = isinstance(opened.predictor, PredictorConfig) and opened.predictor.heads == jepa.predictor.config.heads
     shapes = {name: tensor.shape for name, tensor in own.items()} if alike else {}
@@ -237,6 +241,12 @@ def _require_same_function(opened: Weights, jepa: JEPA) -> None:
             f"{opened.where} does not fit the encoder: it has {'; '.join(other)}; set model.* to what it has, since "
             "its weights would mean something else"
         )
+
+
+def _warn_of_broken(tensors: Mapping[str, Tensor], opened: Weights) -> None:
+    """Log one warning if there are values that are no numbers; what they spoil is for the user to know."""
+    if broken := not_finite(tensors):
+        log.warning("%s holds NaN or infinity in %d tensors: %s", opened.where, len(broken), listed(broken))
 
 
 def _size(config: EncoderConfig) -> str:

@@ -21,7 +21,7 @@ from jepa.checkpoints.architecture import Tensors
 from jepa.checkpoints.blank import require_parts
 from jepa.checkpoints.container import read_container
 from jepa.checkpoints.families import FAMILIES, Evaluated, facts_of, family_of
-from jepa.checkpoints.weights import Hints, MemoryStore, Report, Weights, norms_of
+from jepa.checkpoints.weights import Hints, MemoryStore, Report, Weights, listed, norms_of, require_values
 from jepa.errors import ConfigError, DataError
 from jepa.models.action_predictor import ActionPredictorConfig
 from jepa.models.encoder import EncoderConfig
@@ -41,19 +41,28 @@ def open_official(path: Path, hints: Hints, *, predictor: bool = True) -> Weight
 
     Raises:
         DataError: as `read_container`; or it holds no model of a known kind, or one that does not fit in name or shape.
+        ConfigError: with these hints its architecture cannot be.
     """
     content = read_container(path)
+    where = str(path)
     parts = {
-        key: _bare(value) for key, value in content.items() if key in (*ENCODERS, "predictor") and _is_state(value)
+        key: _bare(_state(content[key], key, where), where)
+        for key in (*ENCODERS, "predictor")
+        if isinstance(content.get(key), Mapping)
     }
-    probes = [_bare(state) for state in _probe_states(content)]
-    if not parts and not probes and _is_state(content):
-        parts = {"target_encoder": _bare(content)}
+    probes = [_bare(state, where) for state in _probe_states(content, where)]
+    if not parts and not probes and all(isinstance(value, Tensor) for value in content.values()):
+        parts = {"target_encoder": _bare(_state(content, "", where), where)}
     if not parts and not probes:
-        raise DataError(
-            f"{path} holds no encoder, predictor or classifiers: it has {', '.join(map(str, list(content)[:6]))}"
-        )
-    return _assemble(str(path), parts, probes, hints, predictor)
+        raise DataError(f"{where} holds no encoder, predictor or classifiers: it has {listed(map(str, content))}")
+    for state in (*parts.values(), *probes):
+        require_values(state, where)
+    try:
+        return _assemble(where, parts, probes, hints, predictor)
+    except ConfigError as error:
+        if hints.given():
+            raise
+        raise DataError(f"{where} is no model of a known kind: {error}") from error
 
 
 def _assemble(
@@ -71,13 +80,13 @@ def _assemble(
     ours: dict[str, dict[str, Tensor]] = {}
     if encoders:
         saved = parts.get("predictor")
-        known = None if saved is None else architecture.mask_tokens_of(_unpacked(saved))
+        known = None if saved is None else architecture.mask_tokens_of(_unpacked(saved, where))
         encoder, assumed = architecture.encoder_of(parts[encoders[0]], hints, where, known)
         if assumed and (exact := architecture.named(encoder, Path(where).name)) is not encoder:
             encoder = replace(exact, frames=hints.frames or exact.frames, size=hints.size or exact.size)
             assumed = []
         if saved is not None and whole:
-            predictor = architecture.predictor_of(_unpacked(saved), encoder, hints, where)
+            predictor = architecture.predictor_of(_unpacked(saved, where), encoder, hints, where)
         for key, state in parts.items():
             if key == "predictor" and not whole:
                 continue
@@ -122,45 +131,54 @@ def official_container(weights: Weights) -> dict[str, Any]:
     return content
 
 
-def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _bare(state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """Without the prefixes of wrappers."""
     found: dict[str, Tensor] = {}
-    for name, tensor in state.items():
+    origin: dict[str, str] = {}
+    for full, tensor in state.items():
+        name = full
         while name.startswith(_WRAPPERS):
             name = name.split(".", 1)[1]
-        found[name] = tensor
+        if name in found:
+            raise DataError(f"{where} holds two tensors for one: {listed([origin[name], full])}")
+        found[name], origin[name] = tensor, full
     return found
 
 
-def _is_state(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
-    )
+def _state(value: Mapping[Any, Any], key: str, where: str) -> Mapping[str, Tensor]:
+    """The tensors of a part. Raises DataError, naming the entry, if it holds anything else: no part just vanishes."""
+    if not value:
+        raise DataError(f"{where} holds nothing in {key}")
+    for name, entry in value.items():
+        if not isinstance(name, str) or not isinstance(entry, Tensor):
+            full = f"{key}.{name}" if key else str(name)
+            raise DataError(f"{where} has {listed([full])} of type {type(entry).__name__}, expected a tensor by name")
+    return value
 
 
-def _probe_states(content: Mapping[str, Any]) -> list[Mapping[str, Tensor]]:
+def _probe_states(content: Mapping[str, Any], where: str) -> list[Mapping[str, Tensor]]:
     for key in PROBES:
         value = content.get(key)
         several = value if isinstance(value, list) else [value]
-        if value is not None and all(_is_state(one) for one in several):
-            return list(several)
+        if several and all(isinstance(one, Mapping) for one in several):
+            return [_state(one, f"{key}.{number}", where) for number, one in enumerate(several)]
     return []
 
 
-def _unpacked(predictor: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _unpacked(predictor: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     """A predictor with I-JEPA's single mask token under our name."""
+    if {"mask_token", "mask_tokens.0"} <= predictor.keys():
+        raise DataError(f"{where} holds two tensors for one: mask_token, mask_tokens.0")
     return {"mask_tokens.0" if name == "mask_token" else name: tensor for name, tensor in predictor.items()}
 
 
 def _ours(part: str, state: Tensors, encoder: EncoderConfig, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by our names, and what is left out with the reason."""
-    found, dropped = _unpacked(state), {}
+    found, dropped = _unpacked(state, where), {}
     if part == "predictor":
         table = found.pop("predictor_pos_embed", None)
         if table is not None:
-            architecture.require_table(table, encoder.positions, where)
+            architecture.require_table(table, encoder, architecture.inner_width(found, where), where)
             dropped["predictor_pos_embed"] = architecture.why_dropped(encoder.positions)
         return found, dropped
     if found.pop("pos_embed", None) is not None:
@@ -181,10 +199,10 @@ def _theirs(part: str, state: Tensors, encoder: EncoderConfig) -> dict[str, Tens
         found["patch_embed.proj.weight"] = found["patch_embed.proj.weight"].squeeze(2)
     if encoder.positions != "rope":
         name = "predictor_pos_embed" if part == "predictor" else "pos_embed"
-        width = found["predictor_norm.weight" if part == "predictor" else "norm.weight"].shape[0]
+        like = found["predictor_norm.weight" if part == "predictor" else "norm.weight"]
         grid = replace(encoder, interpolate_from=encoder.size).places.base
         assert grid is not None
-        found[name] = sincos_positions(grid, width, encoder.positions).unsqueeze(0)
+        found[name] = sincos_positions(grid, like.shape[0], encoder.positions).unsqueeze(0).to(like.dtype)
     return found
 
 

@@ -23,6 +23,8 @@ from jepa.models.place import PositionKind
 from jepa.models.predictor import PredictorConfig
 from jepa.models.probes import ProbeConfig
 
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Of weights. Integers are quantised by scales that no format here holds, complex numbers are none of ours."""
 SHOWN = 3
 """Names in a message; the others are counted."""
 
@@ -140,8 +142,10 @@ class Weights:
     report: Report = field(default_factory=Report)
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Tensors whose names start with `prefix`, without it. Raises DataError when the file is damaged."""
+        """Tensors whose names start with `prefix`, without it. Raises DataError when the file is damaged, or
+        one of them is none of weights."""
         found = self.store.read(name for name in self.store.names() if name.startswith(prefix))
+        require_values(found, self.where)
         return {name[len(prefix) :]: tensor for name, tensor in found.items()}
 
     def parts(self) -> list[str]:
@@ -171,9 +175,50 @@ def norms_of(tensors: Mapping[str, Tensor]) -> tuple[float, ...]:
 
 def listed(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    ordered = sorted(names)
+    ordered = sorted(name if name.isprintable() else ascii(name) for name in names)
     more = f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else ""
     return f"{', '.join(ordered[:SHOWN])}{more}"
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity.
+
+    Costs one sum each, less than reading or hashing them: a single such value spoils it.
+    """
+    return sorted(
+        name
+        for name, tensor in tensors.items()
+        # A sum may also overflow; then all values are looked at.
+        if not _summed(tensor).isfinite() and not tensor.isfinite().all()
+    )
+
+
+def _summed(tensor: Tensor) -> Tensor:
+    return tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32))
+
+
+def require_values(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise DataError, naming a tensor, unless all are dense, of floating point, and as large as their shapes tell.
+
+    No value is read.
+    """
+    for name, tensor in tensors.items():
+        if fault := _fault(tensor):
+            raise DataError(f"{where} cannot be used: tensor {listed([name])} {fault}")
+
+
+def _fault(tensor: Tensor) -> str | None:
+    if tensor.dtype not in DTYPES:
+        return f"is {str(tensor.dtype).removeprefix('torch.')}, expected floating point of 16, 32 or 64 bits"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "is sparse or nested, expected a dense one"
+    if tensor.is_meta:
+        return "has a shape but no values"
+    if tensor.numel() == 0:
+        return f"is empty, of shape {list(tensor.shape)}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return f"is of shape {list(tensor.shape)}, but the file holds fewer values"
+    return None
 
 
 def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str, part: str) -> None:

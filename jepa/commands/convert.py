@@ -12,7 +12,7 @@ from typing import Literal
 
 from jepa.checkpoints.card import norms_line
 from jepa.checkpoints.convert import Conversion, convert
-from jepa.checkpoints.weights import Hints
+from jepa.checkpoints.weights import Hints, listed
 from jepa.config import to_dict
 from jepa.errors import ConfigError
 from jepa.models.place import PositionKind
@@ -81,6 +81,8 @@ def describe(done: Conversion) -> str:
         lines.append(f"assumed, as the source does not tell: {', '.join(done.assumed)}")
     if done.mask_tokens:
         lines.append(f"norms of the mask tokens: {norms_line(done.mask_tokens)}")
+    if done.not_finite:
+        lines.append(f"NaN or infinity in {len(done.not_finite)} tensors: {listed(done.not_finite)}")
     if done.licence:
         lines.append(f"licence of the published weights of this family: {done.licence}")
     return "\n".join(lines)

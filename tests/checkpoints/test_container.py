@@ -1,7 +1,12 @@
 """Files of strangers: what is weights is read, what is not is refused in one line, and nothing is ever run."""
 
 import contextlib
+import io
 import os
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +85,60 @@ def test_code_in_a_file_is_refused_and_not_run(
     assert not (tmp_path / "out").exists()
     torch.load(path, weights_only=False)
     assert ran.exists(), "the payload works, so that this test can fail"
+
+
+WEIGHT = torch.zeros(3)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda payload: payload,
+        lambda payload: [WEIGHT, payload],
+        lambda payload: {"encoder": {"norm.bias": WEIGHT, "x": payload}},
+        lambda payload: {"encoder": {"norm.bias": WEIGHT}, "opt": payload},
+        lambda payload: {"encoder": {"norm.bias": WEIGHT}, "opt": {"state": [(0, payload)]}},
+        lambda payload: {"classifiers": [{"linear.weight": WEIGHT}, payload]},
+    ],
+    ids=["top", "list", "state", "opt", "deep", "probe"],
+)
+def test_code_in_any_place_is_not_run(tmp_path: Path, place: Callable[[Payload], object], zipped: bool) -> None:
+    ran, path = tmp_path / "ran", tmp_path / "x.pt"
+    torch.save(place(Payload(f"touch {ran}")), path, _use_new_zipfile_serialization=zipped)
+    for action in (jepa.load_encoder, jepa.load_predictor, jepa.load_probe, read_container):
+        with pytest.raises(DataError, match=r"`posix.system`, which is refused"):
+            action(path)
+    assert not ran.exists()
+    torch.load(path, weights_only=False)
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("first", ["pickle", "\udc80"])
+def test_code_in_a_tar_is_not_run(tmp_path: Path, first: str) -> None:
+    """The format of torch before 0.1.10, also where its first name begins as a pickle does."""
+    ran, path = tmp_path / "ran", tmp_path / "x.pt"
+    attack = pickle.dumps(Payload(f"touch {ran}"), protocol=2)
+    with tarfile.open(path, "w", encoding="ascii", errors="surrogateescape", format=tarfile.GNU_FORMAT) as tar:
+        for name in dict.fromkeys((first, "sys_info", "pickle", "storages", "tensors")):
+            member = tarfile.TarInfo(name)
+            member.size = len(attack)
+            tar.addfile(member, io.BytesIO(attack))
+    with pytest.raises(DataError, match=r"is no encoder: it is binary|weights_only=True|no weights file"):
+        jepa.load_encoder(path)
+    assert not ran.exists()
+    with contextlib.suppress(Exception):
+        torch.load(path, weights_only=False)
+    assert ran.exists()
+
+
+def test_programs_are_not_run(tmp_path: Path) -> None:
+    """TorchScript is a zip file too, with code beside its weights."""
+    torch.save({"encoder": {"norm.bias": WEIGHT}}, tmp_path / "x.pt")
+    with zipfile.ZipFile(tmp_path / "x.pt", "a") as file:
+        file.writestr("x/constants.pkl", pickle.dumps(()))
+    with pytest.raises(DataError, match="TorchScript"):
+        jepa.load_encoder(tmp_path / "x.pt")
 
 
 @pytest.mark.parametrize(

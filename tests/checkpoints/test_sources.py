@@ -1,6 +1,7 @@
 """Every other kind of source, the architectures by name, and what a file leaves open."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,10 @@ def test_positions_of_another_kind(tmp_path: Path) -> None:
     changed(path, "target_encoder", lambda state: state["module.backbone.pos_embed"].mul_(0.5))
     with pytest.raises(DataError, match="no sine-cosine table"):
         jepa.load_encoder(path, heads=3, positions="sincos")
-    # One that is no table cannot be V-JEPA 1's, so it is stale.
-    assert jepa.load_encoder(path, heads=3).config.positions == "rope"
+    # It may be stale, or V-JEPA 1's and changed: two mask tokens do not tell.
+    with pytest.raises(DataError, match=r"no sine-cosine table, and nothing tells .* --positions rope"):
+        jepa.load_encoder(path, heads=3)
+    assert jepa.load_encoder(path, heads=3, positions="rope").config.positions == "rope"
 
 
 def test_a_bare_state_dict(tmp_path: Path) -> None:
@@ -178,6 +181,52 @@ def test_published_files_tell_their_architecture(name: str) -> None:
     guessed, assumed = encoder_of(encoder, Hints(positions=entry.encoder.positions), name, config.mask_tokens)
     assert assumed
     assert named(guessed, Path(entry.source.file).name) == entry.encoder
+
+
+def nearly(path: Path, name: str, depth: int) -> Path:
+    """An official file of a published encoder of fewer blocks, which takes no space."""
+    from jepa.checkpoints.official import official_container
+    from jepa.checkpoints.weights import MemoryStore, Weights
+
+    encoder = replace(CATALOG[name].encoder, depth=depth, frames=min(CATALOG[name].encoder.frames, 2))
+    with torch.device("meta"):
+        shapes = Encoder(encoder).state_dict()
+    tensors = {f"target_encoder.{key}": torch.zeros(tensor.shape) for key, tensor in shapes.items()}
+    torch.save(official_container(Weights(str(path), MemoryStore(tensors), encoder)), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "assumed"),
+    [
+        ("ijepa_vit_huge_patch14_224", 16, ()),
+        ("ijepa_vit_giant_patch16_224", 16, ()),
+        ("vjepa2_vit_huge_patch16_256", 16, ("frames 64", "size 256")),
+        ("vjepa2_vit_giant_patch16_256", 22, ("frames 64", "size 256", "heads 22")),
+    ],
+)
+def test_heads_that_the_width_does_not_tell(name: str, heads: int, assumed: tuple[str, ...], tmp_path: Path) -> None:
+    """The giant of I-JEPA has 16; the video models of this width have 22, but their code builds one of 16 too."""
+    opened = open_weights(nearly(tmp_path / "x.pt", name, 1))
+    assert opened.encoder is not None
+    assert (opened.encoder.heads, opened.encoder.positions) == (heads, CATALOG[name].encoder.positions)
+    assert opened.report.assumed == assumed
+    told = open_weights(tmp_path / "x.pt", Hints(heads=16))
+    assert told.encoder is not None
+    assert told.encoder.heads == 16
+    assert told.report.assumed == assumed[:2]
+
+
+def test_the_name_of_a_published_file_tells_its_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jepa.checkpoints.official import _assemble
+
+    monkeypatch.setattr("jepa.checkpoints.official.require_parts", lambda *arguments: None)  # shapes do here
+    entry = CATALOG["vjepa2_vit_giant_patch16_384"]
+    with torch.device("meta"):
+        part = Encoder(entry.encoder).state_dict()
+    for file, told in (("vitg-384.pt", ()), ("vitg-16-heads.pt", ("frames 64", "size 256", "heads 22"))):
+        opened = _assemble(f"/files/{file}", {"encoder": part}, [], Hints(), True)
+        assert opened.report.assumed == told
 
 
 def test_hints_are_for_files_that_need_them(tmp_path: Path) -> None:
