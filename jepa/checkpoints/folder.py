@@ -29,7 +29,7 @@ from jepa.models.probes import ProbeConfig
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
-SHOWN = 40
+_SHOWN = 40
 """Characters of a wrong value in a message."""
 _MALFORMED = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
@@ -171,7 +171,7 @@ def _require_numbers(path: Path, name: str, values: object, lengths: set[int]) -
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _built(kind: type[T], values: Mapping[str, Any], path: Path) -> T:

@@ -57,7 +57,7 @@ def load_encoder(
     opened = open_weights(path, hints, predictor=False)
     prefix = {"target": "target_encoder", "context": "encoder", None: opened.evaluated}[weights]
     config = _encoder_config(opened)
-    encoder = blank(lambda: Encoder(config))
+    encoder = blank(lambda: Encoder(config), opened.where)
     tensors = _fitting(encoder, opened, f"{prefix}.")
     return FrozenEncoder(filled(encoder, tensors), opened.facts, opened.digest(f"{prefix}."))
 
@@ -94,7 +94,7 @@ def load_predictor(
     predictor, encoder, tensors = opened.predictor, _encoder_config(opened), opened.tensors("predictor.")
     if predictor is None or not tensors:
         raise DataError(f"{opened.where} holds no predictor")
-    module = blank(lambda: make_predictor(predictor, encoder, tensors))
+    module = blank(lambda: make_predictor(predictor, encoder, tensors), opened.where)
     require_fit(tensors, module.state_dict(), opened.where, "predictor")
     return filled(module, tensors)
 
@@ -115,7 +115,8 @@ def load_probe(path: str | Path, *, number: int = 0, heads: int | None = None) -
     opened = open_weights(path, Hints(heads=heads))
     if not 0 <= number < len(opened.probes):
         raise DataError(f"{opened.where} holds {len(opened.probes)} probes, none of number {number}")
-    module, tensors = blank(lambda: build_probe(opened.probes[number])), opened.tensors(f"probes.{number}.")
+    tensors = opened.tensors(f"probes.{number}.")
+    module = blank(lambda: build_probe(opened.probes[number]), opened.where)
     require_fit(tensors, module.state_dict(), opened.where, "probe")
     return filled(module, tensors)
 
