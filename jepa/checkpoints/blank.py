@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa.checkpoints.weights import require_fit, require_values
+from jepa.errors import DataError
 from jepa.models.action_predictor import ActionPredictor, ActionPredictorConfig
 from jepa.models.encoder import Encoder, EncoderConfig
 from jepa.models.predictor import Predictor, PredictorConfig
@@ -21,10 +22,14 @@ Module = TypeVar("Module", bound=nn.Module)
 Parts = Mapping[str, Mapping[str, Tensor]]
 
 
-def blank(build: Callable[[], Module]) -> Module:
-    """A module on the `meta` device."""
-    with torch.device("meta"):
-        return build()
+def blank(build: Callable[[], Module], where: str = "the source") -> Module:
+    """A module on the `meta` device. Raises DataError, naming `where`, when its numbers are beyond any tensor."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, OverflowError, TypeError) as error:  # torch knows all three for sizes beyond its numbers
+        reason = str(error).splitlines()[0][:120]
+        raise DataError(f"{where} describes an architecture that cannot be built ({reason})") from error
 
 
 def filled(module: Module, tensors: Mapping[str, Tensor]) -> Module:
@@ -60,7 +65,7 @@ def require_parts(
     """
     for part, tensors in parts.items():
         require_values(tensors, where)
-        wanted = blank(partial(_module, part, tensors, encoder, predictor, probes)).state_dict()
+        wanted = blank(partial(_module, part, tensors, encoder, predictor, probes), where).state_dict()
         require_fit(tensors, wanted, where, part)
 
 

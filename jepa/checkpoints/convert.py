@@ -1,16 +1,16 @@
 """From any source of weights to a portable folder, a HuggingFace folder or an official file.
 
 Nothing is computed, tensors are renamed, cut and stacked: the way there and back gives the same bits. The target is
-whole or absent: a folder is made beside it and takes its name when all files are on the disk.
+whole or absent: it is made beside its place and takes its name when all of it is on the disk.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -18,8 +18,9 @@ from jepa.checkpoints.card import MARK, card, licence_of
 from jepa.checkpoints.container import read_container
 from jepa.checkpoints.folder import CONFIG, WEIGHTS, describe
 from jepa.checkpoints.huggingface_files import as_json, huggingface_files, preprocessor
-from jepa.checkpoints.io import atomic_write, require_writable, save_state, sync
+from jepa.checkpoints.io import sync
 from jepa.checkpoints.official import official_container
+from jepa.checkpoints.replacement import Found, found_at, replacing
 from jepa.checkpoints.source import NO_HINTS, open_weights
 from jepa.checkpoints.weights import Hints, MemoryStore, Weights, norms_of, not_finite
 from jepa.errors import ConfigError, DataError
@@ -81,7 +82,9 @@ def convert(
         DataError: the source cannot be used.
         ConfigError: the target cannot hold these weights, or is in the way, or cannot be written.
     """
-    _require_free(Path(source), out, to)
+    place = _resolved(out)
+    found = found_at(place)
+    _require_free(Path(source), place, to)
     weights = open_weights(source, hints)
     if probe is not None:
         weights = _with_probe(weights, open_weights(probe, Hints(heads=hints.heads)), number)
@@ -89,9 +92,9 @@ def convert(
         names = (name for name in weights.store.names() if name.startswith("predictor.mask_tokens."))
         weights = replace(weights, report=replace(weights.report, mask_tokens=norms_of(weights.store.read(names))))
     if to == "official":
-        count, dropped = _write_official(weights, out), dict(weights.report.dropped)
+        count, dropped = _write_official(weights, place, found), dict(weights.report.dropped)
     else:
-        count, dropped = _write_folder(weights, out, to)
+        count, dropped = _write_folder(weights, place, found, to)
     return Conversion(
         source=str(source),
         out=str(out),
@@ -120,14 +123,15 @@ def _with_probe(weights: Weights, other: Weights, number: int) -> Weights:
     return replace(weights, store=MemoryStore(tensors), probes=(probe,))
 
 
-def _write_official(weights: Weights, out: Path) -> int:
+def _write_official(weights: Weights, out: Path, found: Found) -> int:
     container = official_container(weights)
     states = [state for value in container.values() for state in (value if isinstance(value, list) else [value])]
-    save_state({**container, CONVERTED: f"jepa-video {__version__}"}, out)
+    with replacing(out, found) as fresh:
+        torch.save({**container, CONVERTED: f"jepa-video {__version__}"}, fresh)
     return sum(len(state) for state in states)
 
 
-def _write_folder(weights: Weights, out: Path, to: Target) -> tuple[int, dict[str, str]]:
+def _write_folder(weights: Weights, out: Path, found: Found, to: Target) -> tuple[int, dict[str, str]]:
     dropped = dict(weights.report.dropped)
     files: dict[str, bytes] = {}
     if to == "huggingface":
@@ -141,35 +145,28 @@ def _write_folder(weights: Weights, out: Path, to: Target) -> tuple[int, dict[st
         described = describe(weights.encoder, weights.predictor, weights.probes, facts)
         files[CONFIG] = json.dumps(described, indent=2).encode()
     files[CARD] = card(weights, out.name, to, dropped).encode()
-    _place(out, files, tensors)
+    _place(out, found, files, tensors)
     return len(tensors), dropped
 
 
-def _place(out: Path, files: Mapping[str, bytes], tensors: dict[str, Tensor]) -> None:
-    """Write a folder beside `out` and give it this name when it is complete."""
-    require_writable(out.parent)
-    fresh, old = (out.with_name(f".{out.name}.jepa-convert-{kind}") for kind in ("new", "old"))
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
+def _place(out: Path, found: Found, files: Mapping[str, bytes], tensors: dict[str, Tensor]) -> None:
+    """Write a folder and give it the name `out` when it is complete."""
+    with replacing(out, found) as fresh:
         fresh.mkdir()
         for name, content in files.items():
-            with atomic_write(fresh / name) as file:
-                file.write(content)
+            (fresh / name).write_bytes(content)
         save_file(tensors, fresh / WEIGHTS, metadata={"format": "pt"})
         (fresh / WEIGHTS).chmod((fresh / CARD).stat().st_mode)  # it would be for its owner alone
-        sync(fresh / WEIGHTS)
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            out.rename(old)
-        fresh.rename(out)
-        sync(out.parent)
-    except OSError as error:
-        raise ConfigError(f"cannot write {out}: {error.strerror or error}; choose another place") from error
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        for name in (*files, WEIGHTS):
+            sync(fresh / name)
+
+
+def _resolved(out: Path) -> Path:
+    """Without links: one at `out` stays, and where it leads is written."""
+    try:
+        return out.resolve()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{out} is a link that leads round in a circle: choose another place") from error
 
 
 def _require_free(source: Path, out: Path, to: Target) -> None:

@@ -6,7 +6,8 @@ clips were cut and normalised, at which step this was, where the weights came fr
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,15 @@ from jepa.models.probes import ProbeConfig
 FORMAT_VERSION = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
+_SHOWN = 40
+"""Characters of a wrong value in a message."""
+_MALFORMED = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
+)  # fmt: skip
+"""What reading a configuration ends in that is JSON and nothing else, or not even that."""
+
 T = TypeVar("T")
+_Part = EncoderConfig | PredictorConfig | ActionPredictorConfig | ProbeConfig
 
 
 def save_folder(folder: Path, jepa: JEPA, *, facts: Mapping[str, Any], predictor: bool = True) -> Path:
@@ -103,11 +112,65 @@ def _parse(path: Path, weights: Path) -> Weights:
             predictor = _built(PredictorConfig, plain, path)
         probes = tuple(_built(ProbeConfig, probe, path) for probe in facts.get("probes", ()))
         built = None if encoder is None else _built(EncoderConfig, encoder, path)
-        return Weights(str(weights), SafetensorsStore(weights), built, predictor, probes, facts)
+        store = SafetensorsStore(weights)
+        _require_possible(path, [part for part in (built, predictor, *probes) if part is not None], len(store.names()))
+        _require_facts(path, facts, 3 if built is None else built.channels)
+        return Weights(str(weights), store, built, predictor, probes, facts)
     except DataError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise DataError(f"{path} does not describe an encoder of this package") from error
+    except _MALFORMED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path} does not describe an encoder of this package ({reason})") from error
+
+
+def _require_possible(path: Path, parts: Sequence[_Part], tensors: int) -> None:
+    """Raise DataError for what no module can be built of, before one is: a few bytes can ask for a tower of blocks."""
+    for part in parts:
+        for name, count in (("depth", part.depth), ("mask_tokens", getattr(part, "mask_tokens", 1))):
+            if not 0 < count <= tensors:
+                raise DataError(f"{path} has {name} {count} in the {_title(part)}, and {tensors} tensors lie there")
+        if not 0 < part.mlp_ratio < math.inf:
+            raise DataError(f"{path} has mlp_ratio {part.mlp_ratio} in the {_title(part)}, expected a number above 0")
+
+
+def _title(part: _Part) -> str:
+    return type(part).__name__.removesuffix("Config").lower()
+
+
+def _require_facts(path: Path, facts: Mapping[str, Any], channels: int) -> None:
+    """Raise DataError unless what users of the encoder rely on has the right form; what is not told is as usual."""
+    for name in ("normalisation", "clip", "source"):
+        if not isinstance(facts.get(name, {}), dict):
+            raise DataError(f"{path} has {name} {_short(facts[name])}, expected an object")
+    if "normalisation" in facts:
+        for name in ("mean", "std"):
+            _require_numbers(path, name, facts["normalisation"].get(name), {3, channels})
+    stride = facts.get("clip", {}).get("stride", 1)
+    if not isinstance(stride, int) or stride < 1:
+        raise DataError(f"{path} has clip stride {_short(stride)}, expected a whole number from 1")
+    for name in ("family", "licence", "file", "format"):
+        value = facts.get("source", {}).get(name)
+        if not isinstance(value, str | None):
+            raise DataError(f"{path} has source {name} {_short(value)}, expected a text")
+    classes = facts.get("classes")
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(label, str) for label in classes)):
+        raise DataError(f"{path} has classes {_short(classes)}, expected a list of names")
+
+
+def _require_numbers(path: Path, name: str, values: object, lengths: set[int]) -> None:
+    known = isinstance(values, list) and len(values) in lengths
+    for value in values if known and isinstance(values, list) else ():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        known = known and number and (name == "mean" or value > 0)
+    if not known:
+        count = " or ".join(map(str, sorted(lengths)))
+        above = " above 0" if name == "std" else ""
+        raise DataError(f"{path} has {name} {_short(values)} in normalisation, expected {count} numbers{above}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _built(kind: type[T], values: Mapping[str, Any], path: Path) -> T:

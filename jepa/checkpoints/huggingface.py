@@ -7,6 +7,7 @@ the encoder, which in ViT-g are 22, while the official probe has 16.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from jepa.models.probes import ProbeConfig
 
 INDEX = f"{WEIGHTS}.index.json"
 MODEL_TYPES = ("vjepa2", "ijepa")
-FIXED = {"hidden_act": "gelu", "qkv_bias": True, "layer_norm_eps": 1e-6}
+FIXED = {"hidden_act": "gelu", "use_SiLU": False, "qkv_bias": True, "layer_norm_eps": 1e-6}
 """What our modules cannot have otherwise."""
 
 
@@ -38,6 +39,38 @@ class _Theirs:
     where: str
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
+
+    def count(self, key: str, usual: int | None = None, *, least: int = 1) -> int:
+        """A whole number of the configuration. Raises DataError; KeyError if it is missing and has no usual value."""
+        value = self.config[key] if usual is None else self.config.get(key, usual)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise DataError(f"{self.where}/config.json has {key} {value!r}, expected a whole number from {least}")
+        return value
+
+    def blocks(self, key: str, usual: int | None = None, *, least: int = 1) -> int:
+        """A number of blocks: each has tensors, so that a small file cannot ask for a tower of them."""
+        value = self.count(key, usual, least=least)
+        if value > len(self.tensors):
+            raise DataError(
+                f"{self.where}/config.json has {key} {value}, and only {len(self.tensors)} tensors lie there"
+            )
+        return value
+
+    def number(self, key: str, usual: float) -> float:
+        """A number from 0, likewise."""
+        value = self.config.get(key, usual)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise DataError(f"{self.where}/config.json has {key} {value!r}, expected a number from 0")
+        return float(value)
+
+    def side(self, key: str, usual: int | None = None) -> int:
+        """Height and width in pixels, as one number or as two that are alike."""
+        value = self.config.get(key, usual)
+        if isinstance(value, list):
+            if len(value) != 2 or value[0] != value[1]:
+                raise DataError(f"{self.where}/config.json has {key} {value}, expected a square one")
+            return _Theirs(self.where, {key: value[0]}, {}).count(key)
+        return self.count(key, usual)
 
 
 def open_huggingface(folder: Path) -> Weights:
@@ -51,18 +84,20 @@ def open_huggingface(folder: Path) -> Weights:
     for key, value in FIXED.items():
         told = config.get(key, value)
         # I-JEPA's class has 1e-12 by default; the published weights were trained with 1e-6.
-        near = key == "layer_norm_eps" and isinstance(told, float) and told < 1e-5
+        near = key == "layer_norm_eps" and isinstance(told, float) and 0 < told < 1e-5
         if told != value and not near:
             raise DataError(f"{folder}/config.json has {key} {told}, this package only {value}")
-    theirs = _Theirs(str(folder), config, _tensors(folder))
     try:
+        theirs = _Theirs(str(folder), config, _tensors(folder))
         return _vjepa2(theirs) if config["model_type"] == "vjepa2" else _ijepa(theirs)
     except KeyError as error:
         raise DataError(f"{folder}/config.json does not describe a model: {error} is missing") from error
     except DataError:
         raise
-    except (ValueError, TypeError, ArithmeticError) as error:  # a ConfigError is a ValueError
-        raise DataError(f"{folder}/config.json: {error}") from error
+    # A ConfigError is a ValueError, a RecursionError a RuntimeError; torch says by one that a shape is impossible.
+    except (ValueError, TypeError, ArithmeticError, AttributeError, IndexError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{folder}/config.json does not describe a model ({reason})") from error
 
 
 def is_huggingface(config: Mapping[str, Any]) -> bool:
@@ -74,70 +109,89 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises DataError."""
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds no JSON object")
     return content
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def files_of(folder: Path) -> set[str]:
+    """Names of the files that `open_huggingface` reads in this folder. Raises DataError."""
     if (folder / WEIGHTS).is_file():
-        store = SafetensorsStore(folder / WEIGHTS)
-        return store.read(store.names())
+        return {"config.json", WEIGHTS}
+    return {"config.json", INDEX, *_places(folder).values()}
+
+
+def _places(folder: Path) -> dict[str, str]:
+    """The file of each tensor by the index."""
     if not (folder / INDEX).is_file():
         raise DataError(f"{folder} holds no {WEIGHTS} and no {INDEX}: download one of them too")
     places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise DataError(f"{folder / INDEX} lists no tensors")
-    found: dict[str, Tensor] = {}
-    for file in sorted(set(places.values())):
+    for file in places.values():
         if not isinstance(file, str) or Path(file).name != file:
             raise DataError(f"{folder / INDEX} names a file outside its folder: {file}")
+    return places
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    if (folder / WEIGHTS).is_file():
+        store = SafetensorsStore(folder / WEIGHTS)
+        return store.read(store.names())
+    places = _places(folder)
+    found: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
         if not (folder / file).is_file():
             raise DataError(f"{folder} lacks {file}, which {INDEX} lists: download it too")
         store = SafetensorsStore(folder / file)
-        if missing := {name for name, home in places.items() if home == file} - set(store.names()):
+        wanted = {name for name, home in places.items() if home == file}
+        if missing := wanted - set(store.names()):
             raise DataError(f"{folder / file} lacks {len(missing)} tensors that {INDEX} lists ({listed(missing)})")
-        found |= store.read(store.names())
+        found |= store.read(wanted)  # another part may hold copies, of other values
     return found
 
 
 def _vjepa2(theirs: _Theirs) -> Weights:
-    config = theirs.config
     classifier = any(name.startswith("vjepa2.") for name in theirs.tensors)
     named = {name.removeprefix("vjepa2."): tensor for name, tensor in theirs.tensors.items()}
     encoder = EncoderConfig(
-        width=config["hidden_size"],
-        depth=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        mlp_ratio=_ratio(config["hidden_size"], config.get("mlp_ratio", 4.0)),
-        patch=_square(config.get("patch_size", 16)),
-        tubelet=config.get("tubelet_size", 2),
-        channels=config.get("in_chans", 3),
-        frames=config.get("frames_per_clip", 64),
-        size=_square(config.get("crop_size", 256)),
+        width=theirs.count("hidden_size"),
+        depth=theirs.blocks("num_hidden_layers"),
+        heads=theirs.count("num_attention_heads"),
+        mlp_ratio=_ratio(theirs.count("hidden_size"), theirs.number("mlp_ratio", 4.0)),
+        patch=theirs.side("patch_size", 16),
+        tubelet=theirs.count("tubelet_size", 2),
+        channels=theirs.count("in_chans", 3),
+        frames=theirs.count("frames_per_clip", 64),
+        size=theirs.side("crop_size", 256),
         rope="tiled",
-        drop_path=float(config.get("drop_path_rate", 0.0)),
+        drop_path=theirs.number("drop_path_rate", 0.0),
     )
     ours = {"target_encoder": keymaps.to_ours(keymaps.VJEPA2_ENCODER, encoder.depth, named)}
-    depth = config.get("pred_num_hidden_layers", 12)
+    depth = theirs.blocks("pred_num_hidden_layers", 12)
+    width = theirs.count("pred_hidden_size", 384)
     predictor = PredictorConfig(
-        width=config.get("pred_hidden_size", 384),
+        width=width,
         depth=depth,
-        heads=config.get("pred_num_attention_heads", 12),
-        mlp_ratio=_ratio(config.get("pred_hidden_size", 384), config.get("pred_mlp_ratio", 4.0)),
-        mask_tokens=config.get("pred_num_mask_tokens", 10),
+        heads=theirs.count("pred_num_attention_heads", 12),
+        mlp_ratio=_ratio(width, theirs.number("pred_mlp_ratio", 4.0)),
+        mask_tokens=theirs.count("pred_num_mask_tokens", 10),
     )
     ours["predictor"] = keymaps.to_ours(keymaps.VJEPA2_PREDICTOR, depth, named)
-    if keymaps.MASK_TOKENS in named:
-        tokens = named[keymaps.MASK_TOKENS]
-        ours["predictor"] |= {f"mask_tokens.{number}": token for number, token in enumerate(tokens)}
+    tokens = named.get(keymaps.MASK_TOKENS)
+    if tokens is None or tokens.shape != (predictor.mask_tokens, 1, 1, width):
+        shape = "lacks" if tokens is None else f"has {list(tokens.shape)} as"
+        raise DataError(
+            f"{theirs.where} {shape} {keymaps.MASK_TOKENS}, expected {[predictor.mask_tokens, 1, 1, width]}"
+        )
+    ours["predictor"] |= {f"mask_tokens.{number}": token for number, token in enumerate(tokens)}
     known = keymaps.their_names(keymaps.VJEPA2_ENCODER, encoder.depth) | {keymaps.MASK_TOKENS}
     known |= keymaps.their_names(keymaps.VJEPA2_PREDICTOR, depth)
     probes: tuple[ProbeConfig, ...] = ()
     if classifier:
-        layers = config.get("num_pooler_layers", 3)
+        layers = theirs.blocks("num_pooler_layers", 3, least=0)
         ours["probes.0"] = keymaps.to_ours(keymaps.VJEPA2_PROBE, layers, named)
         if keymaps.QUERY_TOKENS in named:
             ours["probes.0"][keymaps.QUERY_TOKENS] = named[keymaps.QUERY_TOKENS]
@@ -148,17 +202,16 @@ def _vjepa2(theirs: _Theirs) -> Weights:
 
 
 def _ijepa(theirs: _Theirs) -> Weights:
-    config = theirs.config
     named = {name.removeprefix("ijepa."): tensor for name, tensor in theirs.tensors.items()}
-    size, patch = _square(config["image_size"]), _square(config["patch_size"])
+    size, width = theirs.side("image_size"), theirs.count("hidden_size")
     encoder = EncoderConfig(
-        width=config["hidden_size"],
-        depth=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        mlp_ratio=config["intermediate_size"] / config["hidden_size"],
-        patch=patch,
+        width=width,
+        depth=theirs.blocks("num_hidden_layers"),
+        heads=theirs.count("num_attention_heads"),
+        mlp_ratio=theirs.count("intermediate_size") / width,
+        patch=theirs.side("patch_size"),
         tubelet=1,
-        channels=config.get("num_channels", 3),
+        channels=theirs.count("num_channels", 3),
         frames=1,
         size=size,
         positions="sincos2d",
@@ -173,9 +226,9 @@ def _ijepa(theirs: _Theirs) -> Weights:
     dropped = {name: "a classifier or pooler on top" for name in named if name.startswith(("classifier.", "pooler."))}
     table, grid = named.get(keymaps.IJEPA_POSITIONS), encoder.places.base
     assert grid is not None
-    if table is None or table.shape != (1, grid.count, encoder.width):
+    if table is None or table.shape != (1, grid.count, width):
         raise DataError(f"{theirs.where} lacks {keymaps.IJEPA_POSITIONS} of {grid.count} positions")
-    if grid_of(table, "sincos2d", encoder.width) != grid:
+    if grid_of(table, "sincos2d", width) != grid:
         raise DataError(f"{theirs.where} has {keymaps.IJEPA_POSITIONS} that are no sine-cosine table")
     dropped[keymaps.IJEPA_POSITIONS] = why_dropped(encoder.positions)
     return _weights(theirs, encoder, None, (), {"target_encoder": ours}, known, dropped)
@@ -198,7 +251,7 @@ def _weights(
     tensors = {f"{part}.{name}": tensor for part, state in ours.items() for name, tensor in state.items()}
     facts = facts_of(Path(theirs.where).name, "huggingface", encoder, predictor)
     if labels := theirs.config.get("id2label"):
-        facts["classes"] = [labels[key] for key in sorted(labels, key=int)]
+        facts["classes"] = [str(labels[key]) for key in sorted(labels, key=int)]
     report = Report(len(tensors), dict(dropped or {}), norms_of(tensors))
     return Weights(theirs.where, MemoryStore(tensors), encoder, predictor, probes, facts, report)
 
@@ -206,11 +259,3 @@ def _weights(
 def _ratio(width: int, ratio: float) -> float:
     """Their hidden width is rounded down, ours to the nearest."""
     return int(width * ratio) / width
-
-
-def _square(value: Any) -> int:
-    if isinstance(value, int):
-        return value
-    if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
-        return int(value[0])
-    raise DataError(f"a size of {value}, expected a square one")

@@ -16,6 +16,7 @@ from jepa.checkpoints.families import FAMILIES, family_of
 from jepa.checkpoints.huggingface import FIXED
 from jepa.checkpoints.weights import Weights
 from jepa.errors import ConfigError
+from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.encoder import EncoderConfig
 from jepa.models.positions import sincos_positions
 from jepa.models.predictor import PredictorConfig
@@ -44,7 +45,8 @@ def huggingface_files(weights: Weights) -> Files:
 
 def preprocessor(weights: Weights) -> tuple[str, dict[str, Any]]:
     """Name and content of the file that `AutoVideoProcessor` and `AutoImageProcessor` read."""
-    encoder, facts = weights.encoder, weights.facts["normalisation"]
+    encoder = weights.encoder
+    facts = weights.facts.get("normalisation", {"mean": IMAGENET_MEAN, "std": IMAGENET_STD})
     assert encoder is not None
     common = {
         "do_resize": True,

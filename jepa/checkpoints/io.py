@@ -48,7 +48,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        reason = _disk_error(error)
+        reason = disk_error(error)
         if reason is None or not isinstance(error, Exception):
             raise
         raise ConfigError(f"cannot write {path}: {reason}; free space or choose another place") from error
@@ -86,7 +86,7 @@ def require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise ConfigError(f"cannot write to the folder {folder}: {_disk_error(error)}; choose another place") from error
+        raise ConfigError(f"cannot write to the folder {folder}: {disk_error(error)}; choose another place") from error
 
 
 def file_digest(path: Path) -> str:
@@ -128,7 +128,7 @@ def load_state(path: Path, *, map_location: Any = "cpu", lazy: bool = False) -> 
     return state
 
 
-def _disk_error(error: BaseException) -> str | None:
+def disk_error(error: BaseException) -> str | None:
     """What the operating system said, also where torch's writer has wrapped it in a RuntimeError."""
     chain: BaseException | None = error
     while chain is not None:

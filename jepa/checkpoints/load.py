@@ -62,7 +62,7 @@ def load_encoder(
     config = _encoder_config(opened)
     if opened.report.assumed:
         log.warning("%s does not say %s: assumed", opened.where, ", ".join(opened.report.assumed))
-    encoder = blank(lambda: Encoder(config))
+    encoder = blank(lambda: Encoder(config), opened.where)
     tensors = _fitting(encoder, opened, f"{prefix}.")
     _warn_of_broken(tensors, opened)
     return FrozenEncoder(filled(encoder, tensors), opened.facts, opened.digest(f"{prefix}."))
@@ -100,7 +100,7 @@ def load_predictor(
     predictor, encoder, tensors = opened.predictor, _encoder_config(opened), opened.tensors("predictor.")
     if predictor is None or not tensors:
         raise DataError(f"{opened.where} holds no predictor")
-    module = blank(lambda: make_predictor(predictor, encoder, tensors))
+    module = blank(lambda: make_predictor(predictor, encoder, tensors), opened.where)
     require_fit(tensors, module.state_dict(), opened.where, "predictor")
     _warn_of_broken(tensors, opened)
     return filled(module, tensors)
@@ -124,7 +124,8 @@ def load_probe(path: str | Path, *, number: int = 0, heads: int | None = None) -
         raise DataError(f"{opened.where} holds no probe")
     if not 0 <= number < len(opened.probes):
         raise DataError(f"{opened.where} holds {len(opened.probes)} probes, none of number {number}")
-    module, tensors = blank(lambda: build_probe(opened.probes[number])), opened.tensors(f"probes.{number}.")
+    tensors = opened.tensors(f"probes.{number}.")
+    module = blank(lambda: build_probe(opened.probes[number]), opened.where)
     require_fit(tensors, module.state_dict(), opened.where, "probe")
     _warn_of_broken(tensors, opened)
     return filled(module, tensors)

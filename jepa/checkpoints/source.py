@@ -9,10 +9,10 @@ from pathlib import Path
 
 from jepa.checkpoints.folder import CONFIG, WEIGHTS, open_folder
 from jepa.checkpoints.hub import fetch, is_hub_name
-from jepa.checkpoints.huggingface import is_huggingface, open_huggingface, read_json
+from jepa.checkpoints.huggingface import files_of, is_huggingface, open_huggingface, read_json
 from jepa.checkpoints.official import open_official
 from jepa.checkpoints.run_checkpoint import find_checkpoint, open_checkpoint
-from jepa.checkpoints.weights import Hints, Weights
+from jepa.checkpoints.weights import Hints, Weights, listed
 from jepa.errors import ConfigError, DataError
 from jepa.models.catalog import CATALOG, HOST
 
@@ -65,6 +65,8 @@ def _open(path: Path) -> Weights:
         return open_checkpoint(path)
     folder = path.parent if path.is_file() else path
     if (folder / CONFIG).is_file() and is_huggingface(_peek(folder / CONFIG)):
+        if path.is_file() and path.name not in (files := files_of(folder)):
+            raise DataError(f"{path} is no part of the model in its folder ({listed(files)}): give a folder of its own")
         return open_huggingface(folder)
     checkpoint = find_checkpoint(path)
     if checkpoint is not None and not (path / WEIGHTS).is_file():

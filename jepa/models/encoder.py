@@ -73,6 +73,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         require_shape("encoder", self.width, self.depth, self.heads)
+        for name in ("patch", "tubelet", "channels", "frames", "size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"encoder has {name} {getattr(self, name)}, expected 1 or more")
         rising = all(low < high for low, high in zip(self.levels, self.levels[1:], strict=False))
         if self.levels and not (rising and self.levels[0] >= 0 and self.levels[-1] == self.depth - 1):
             raise ConfigError(
@@ -109,7 +112,7 @@ def _computed(config: EncoderConfig) -> EncoderConfig:
         config,
         mlp_ratio=round(config.width * config.mlp_ratio) / config.width,
         frames=config.tubelet if rotary or not interpolated or config.positions == "sincos2d" else config.frames,
-        size=0,
+        size=1,
         rope=config.rope if rotary else "interleaved",
         position_scale=1.0 if rotary else config.position_scale,
         init="fixed",
