@@ -52,7 +52,7 @@ class ClipBatch:
     """Optimizer steps done before this one; set by the training step, for what an objective schedules."""
 
     @property
-    def is_image(self) -> bool:
+    def single_frame(self) -> bool:
         """Whether these are images: clips of one frame."""
         return self.clips.shape[2] == 1
 

@@ -178,7 +178,7 @@ def predictor_of(
         mlp_ratio=hidden / width,
         mask_tokens=mask_tokens_of(tensors),
         mask_token_init="normal" if encoder.positions == "sincos2d" else "zero",
-        levels=max(1, _shape(tensors, "predictor_embed.0.weight", where)[1] // encoder.width) if fused else 1,
+        fused_levels=max(1, _shape(tensors, "predictor_embed.0.weight", where)[1] // encoder.width) if fused else 1,
         context_head="predictor_proj_context.weight" in tensors,
         modality="img_mod_embed" in tensors,
         init=encoder.init,

@@ -46,7 +46,7 @@ def make_predictor(
     if isinstance(predictor, ActionPredictorConfig):
         return ActionPredictor(predictor)
     output = tensors.get("predictor_proj.weight")
-    width = encoder.width * predictor.levels if output is None or output.ndim != 2 else output.shape[0]
+    width = encoder.width * predictor.fused_levels if output is None or output.ndim != 2 else output.shape[0]
     return Predictor(predictor, context_width=encoder.width, target_width=width, places=encoder.places)
 
 

@@ -104,5 +104,5 @@ def norms_line(norms: tuple[float, ...]) -> str:
 
 
 def _predictor_words(predictor: PredictorConfig) -> str:
-    levels = f", {predictor.levels} levels" if predictor.levels > 1 else ""
+    levels = f", {predictor.fused_levels} levels" if predictor.fused_levels > 1 else ""
     return f"{predictor.mask_tokens} mask tokens{levels}{', context head' if predictor.context_head else ''}"

@@ -65,7 +65,13 @@ def _tiled(encoder: EncoderConfig) -> str | None:
     if encoder.positions != "rope" or encoder.levels or encoder.image_tokenizer:
         return None
     counted = encoder.rope == "tiled" and encoder.interpolate_from is None
-    return "" if counted else "rotary positions of V-JEPA 2 are tiled and not interpolated (model.rope)"
+    return (
+        ""
+        if counted
+        else (
+            "rotary positions of V-JEPA 2 are tiled and not interpolated, and model.rope is chosen when training begins"
+        )
+    )
 
 
 def _vjepa2(encoder: EncoderConfig, predictor: AnyPredictor) -> str | None:

@@ -40,7 +40,9 @@ def huggingface_files(weights: Weights) -> Files:
     if family == "ijepa":
         return _ijepa(weights, weights.encoder)
     reason = f"for {FAMILIES[family].release.title}" if family else f"for this architecture ({why})"
-    raise ConfigError(f"{weights.where}: transformers has no class {reason}; use --to jepa or --to official")
+    raise ConfigError(
+        f"{weights.where}: transformers has no class {reason}; use --to jepa{' or --to official' * bool(family)}"
+    )
 
 
 def preprocessor(weights: Weights) -> tuple[str, dict[str, Any]]:
@@ -76,7 +78,7 @@ def _vjepa2(weights: Weights, encoder: EncoderConfig) -> Files:
         raise ConfigError(f"{weights.where} holds no predictor, and VJEPA2Model has one")
     state = weights.tensors("predictor.")
     width = state["predictor_proj.weight"].shape[0]
-    if predictor.levels > 1 or predictor.context_head or predictor.modality or width != encoder.width:
+    if predictor.fused_levels > 1 or predictor.context_head or predictor.modality or width != encoder.width:
         raise ConfigError(
             f"{weights.where} has a predictor of {width} outputs for an encoder of width {encoder.width}, or with more "
             "heads than VJEPA2Model has"
@@ -165,8 +167,9 @@ def _require_probe(weights: Weights, encoder: EncoderConfig, probe: ProbeConfig)
         raise ConfigError(f"{weights.where} has a probe with several answers, the class of transformers has one")
     if (probe.width, probe.heads) != (encoder.width, encoder.heads) or probe.mlp_ratio != 4:
         raise ConfigError(
-            f"{weights.where} has a probe of width {probe.width}, {probe.heads} heads and MLP ratio {probe.mlp_ratio}; "
-            f"the class of transformers gives it those of the encoder, {encoder.width} and {encoder.heads}, and ratio 4"
+            f"the probe has width {probe.width}, {probe.heads} heads and MLP ratio {probe.mlp_ratio}; the class of "
+            f"transformers gives it those of the encoder in {weights.where}, {encoder.width} and {encoder.heads}, and "
+            "ratio 4"
         )
 
 

@@ -208,5 +208,5 @@ def _theirs(part: str, state: Tensors, encoder: EncoderConfig) -> dict[str, Tens
 
 def _distilled(weights: Weights) -> bool:
     encoder, predictor = weights.encoder, weights.predictor
-    one = isinstance(predictor, PredictorConfig) and predictor.levels == 1 and predictor.context_head
+    one = isinstance(predictor, PredictorConfig) and predictor.fused_levels == 1 and predictor.context_head
     return one and encoder is not None and len(encoder.levels) > 1

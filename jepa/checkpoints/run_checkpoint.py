@@ -25,9 +25,11 @@ PREFIX = "jepa."
 
 
 def find_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a run folder, if there is one."""
-    path = folder / "checkpoints" / "last.ckpt"
-    return path if path.is_file() else None
+    """The last checkpoint of a run folder, if there is one; of a run with phases, that of the last one begun."""
+    name = Path("checkpoints", "last.ckpt")
+    phases = [path for path in folder.glob("*-*") if (path / name).is_file() and path.name.split("-")[0].isdecimal()]
+    latest = max(phases, key=lambda path: int(path.name.split("-")[0]), default=folder)
+    return latest / name if (latest / name).is_file() else None
 
 
 def open_checkpoint(path: Path) -> Weights:

@@ -98,7 +98,7 @@ def predictor_config(config: ModelConfig) -> PredictorConfig:
         heads=row.heads if config.predictor_heads is None else config.predictor_heads,
         mask_tokens=config.mask_tokens,
         mask_token_init=config.mask_token_init,
-        levels=config.predicted_levels,
+        fused_levels=config.predicted_levels,
         context_head=config.context_head,
         modality=config.image_tokenizer,
         init=config.init,

@@ -96,7 +96,7 @@ class Entry:
     @property
     def predicted_width(self) -> int:
         """E, values that the predictor predicts per token."""
-        levels = 1 if self.predictor is None else self.predictor.levels
+        levels = 1 if self.predictor is None else self.predictor.fused_levels
         return self.target_width or self.encoder.width * levels
 
 
@@ -134,7 +134,7 @@ def _vjepa2_1(name: SizeName, file: str, *, distilled: bool) -> Entry:
         PREDICTOR,
         depth=12 if distilled else 24,
         mask_tokens=8,
-        levels=levels,
+        fused_levels=levels,
         context_head=True,
         modality=True,
     )

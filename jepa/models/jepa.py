@@ -25,9 +25,9 @@ class JEPA(nn.Module):
 
     def __init__(self, encoder: Encoder, predictor: Predictor) -> None:
         super().__init__()
-        if 1 < predictor.config.levels != len(encoder.config.levels):
+        if 1 < predictor.config.fused_levels != len(encoder.config.levels):
             raise ConfigError(
-                f"the predictor fuses {predictor.config.levels} levels of an encoder with "
+                f"the predictor fuses {predictor.config.fused_levels} levels of an encoder with "
                 f"{len(encoder.config.levels)} supervised ones"
             )
         self.encoder = encoder
@@ -37,7 +37,7 @@ class JEPA(nn.Module):
     @property
     def levels(self) -> int:
         """L, the levels of a token that the predictor takes and the targets have."""
-        return self.predictor.config.levels
+        return self.predictor.config.fused_levels
 
     def encode_context(self, clips: Float[Tensor, "B C T H W"], context: Int[Tensor, "B K"]) -> Float[Tensor, "B K LD"]:
         """Tokens of the visible positions, their levels side by side, with gradient."""

@@ -40,7 +40,7 @@ class PredictorConfig:
     """Learned mask tokens, one per mask configuration."""
     mask_token_init: Literal["zero", "normal"] = "zero"
     """Initial mask tokens: zero (V-JEPA), or truncated normal of std 0.02 (I-JEPA)."""
-    levels: int = 1
+    fused_levels: int = 1
     """Levels of the encoder that it takes, side by side; more than one are fused by a two-layer MLP (V-JEPA 2.1)."""
     context_head: bool = False
     """A second output map, for the features of the context tokens (V-JEPA 2.1)."""
@@ -51,7 +51,7 @@ class PredictorConfig:
 
     def __post_init__(self) -> None:
         require_shape("predictor", self.width, self.depth, self.heads)
-        for name in ("mask_tokens", "levels"):
+        for name in ("mask_tokens", "fused_levels"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"predictor has {getattr(self, name)} {name.replace('_', ' ')}, expected at least 1")
 
@@ -71,7 +71,7 @@ class Predictor(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.predictor_embed = _embedding(config.levels, context_width, config.width)
+        self.predictor_embed = _embedding(config.fused_levels, context_width, config.width)
         tokens = [nn.Parameter(torch.zeros(1, 1, config.width)) for _ in range(config.mask_tokens)]
         self.mask_tokens = nn.ParameterList(tokens)
         if config.modality:
@@ -102,7 +102,7 @@ class Predictor(nn.Module):
         embed = self.predictor_embed
         first = embed[0] if isinstance(embed, nn.Sequential) else embed
         assert isinstance(first, nn.Linear)
-        return first.in_features // self.config.levels
+        return first.in_features // self.config.fused_levels
 
     @property
     def target_width(self) -> int:

@@ -69,7 +69,7 @@ class DensePrediction:
         masked, visible = [], []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
-            predicted_BME, seen_BKE = jepa.predict_both(context_BKD, mask, batch.grid, number, batch.is_image)
+            predicted_BME, seen_BKE = jepa.predict_both(context_BKD, mask, batch.grid, number, batch.single_frame)
             masked.append(self.loss(predicted_BME, gather(target_BNE, mask.target)))
             weight_BK = self.context.weights(mask, batch.grid)
             visible.append(self.loss(seen_BKE, gather(target_BNE, mask.context), weight_BK))
@@ -79,5 +79,5 @@ class DensePrediction:
             own = target_BNE if self.teacher is None else None
             diagnostics = watch_encoder(jepa, batch.clips, own) | {"context_error": error.detach()}
         # Also while lambda is zero: as in the published code, weight decay acts on the second output from the start.
-        factor = self.context.at(batch.step, batch.is_image)
+        factor = self.context.at(batch.step, batch.single_frame)
         return StepOutput.of(diagnostics, prediction=mean(masked), context=factor * error)

@@ -26,7 +26,7 @@ class LatentPrediction:
         errors = []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
-            predicted_BME = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
+            predicted_BME = jepa.predict(context_BKD, mask, batch.grid, number, batch.single_frame)
             errors.append(self.loss(predicted_BME, gather(target_BNE, mask.target)))
         own = target_BNE if self.teacher is None else None
         return StepOutput.of(watch_encoder(jepa, batch.clips, own) if diagnose else None, prediction=mean(errors))

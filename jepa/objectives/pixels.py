@@ -41,6 +41,6 @@ class PixelPrediction:
         errors = []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
-            predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number, batch.is_image)
+            predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number, batch.single_frame)
             errors.append(self.loss(predicted_BMP, gather(target_BNP, mask.target)))
         return StepOutput.of(watch_encoder(jepa, batch.clips) if diagnose else None, reconstruction=mean(errors))

@@ -1,6 +1,7 @@
 """Every other kind of source, the architectures by name, and what a file leaves open."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import jepa
 from jepa.checkpoints.convert import convert
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
+from jepa.checkpoints.run_checkpoint import find_checkpoint
 from jepa.checkpoints.source import open_weights, shipped
 from jepa.checkpoints.weights import Hints
 from jepa.errors import ConfigError, DataError
@@ -313,6 +315,20 @@ def test_encoders_by_name() -> None:
 def test_names_that_are_wrong(name: str, overrides: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         jepa.create_encoder(name, **overrides)
+
+
+def test_an_unfinished_run_with_phases_is_as_far_as_its_latest_one(tiny_run: Path, tmp_path: Path) -> None:
+    for phase in ("1-first", "2-second", "10-last"):
+        (tmp_path / phase / "checkpoints").mkdir(parents=True)
+        shutil.copy(tiny_run / "config.yaml", tmp_path / phase)
+    with pytest.raises(DataError, match="safetensors is missing"):
+        jepa.load_encoder(tmp_path)
+    shutil.copy(tiny_run / "checkpoints" / "last.ckpt", tmp_path / "1-first" / "checkpoints")
+    assert find_checkpoint(tmp_path) == tmp_path / "1-first" / "checkpoints" / "last.ckpt"
+    for phase in ("2-second", "10-last"):
+        shutil.copy(tiny_run / "checkpoints" / "last.ckpt", tmp_path / phase / "checkpoints")
+    assert find_checkpoint(tmp_path) == tmp_path / "10-last" / "checkpoints" / "last.ckpt"
+    assert jepa.load_encoder(tmp_path).facts["source"]["format"] == "checkpoint"
 
 
 def test_parts_that_are_not_there(tmp_path: Path) -> None:

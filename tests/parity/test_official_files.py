@@ -227,7 +227,7 @@ def test_version_2_1(distilled: bool, tmp_path: Path) -> None:
     assert encoder is not None
     assert isinstance(predictor, PredictorConfig)
     assert (encoder.rope, encoder.interpolate_from, encoder.levels) == ("interleaved", 256, (0, 1, 2, 3))
-    assert (predictor.levels, predictor.context_head, predictor.modality) == (1 if distilled else 4, True, True)
+    assert (predictor.fused_levels, predictor.context_head, predictor.modality) == (1 if distilled else 4, True, True)
     assert opened.report.mask_tokens == pytest.approx(
         [float(parts["predictor"][f"mask_tokens.{number}"].norm()) for number in range(8)]
     )
