@@ -220,6 +220,8 @@ def test_integers_in_other_kinds_of_files(tmp_path: Path, tiny_run: Path) -> Non
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((tiny_run / name).read_bytes())
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    content["state_dict"]["jepa.target_encoder.norm.bias"] = torch.zeros(192).to_sparse()
+    content["state_dict"]["jepa.target_encoder.norm.bias"] = content["state_dict"]["jepa.encoder.norm.bias"].to_sparse()
     torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(DataError, match=r"tensor norm\.bias is sparse"):
+        open_weights(tmp_path)
     assert encoder_digest(tmp_path) is None

@@ -13,7 +13,10 @@ from jepa.checkpoints.load import load_weights
 from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.weights import Hints, not_finite
 from jepa.cli import main
+from jepa.errors import DataError
 from jepa.models.build import ModelConfig, build_jepa
+from jepa.models.positions import sincos_positions
+from jepa.tokens import TokenGrid
 
 HINTS = Hints(heads=3, predictor_heads=2)
 VIDEO = {"positions": "sincos", "interpolate_from": 32}
@@ -109,3 +112,16 @@ def test_training_from_values_that_are_none(part: str, tmp_path: Path, caplog: p
     load_weights(build_jepa(ModelConfig(size="nano", patch=8), frames=4, size=16), tmp_path)
     (record,) = caplog.records
     assert record.getMessage().endswith(f"1 tensors: {'' if part == 'encoder' else 'predictor.predictor_'}norm.bias")
+
+
+@pytest.mark.parametrize(
+    ("grid", "width"), [(TokenGrid(4, 4, 2), 64), (TokenGrid(8, 2, 2), 64), (TokenGrid(2, 4, 4), 66)]
+)
+def test_positions_of_a_predictor_on_another_grid(grid: TokenGrid, width: int, tmp_path: Path) -> None:
+    """A table, but not the one of its encoder."""
+    content = official(tmp_path / "x.pt", **VIDEO)
+    table = sincos_positions(grid, width, "sincos").unsqueeze(0)
+    content["predictor"]["module.backbone.predictor_pos_embed"] = table
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(DataError, match=r"\(predictor_pos_embed\) that are no sine-cosine table of the encoder's"):
+        open_weights(tmp_path / "x.pt", HINTS)
