@@ -30,6 +30,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 _SHOWN = 40
 """Characters of a wrong value in a message."""
+_FEW = 64
+"""Blocks that any folder may ask for: then the message can name the tensors that are missing."""
 _MALFORMED = (
     ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, RecursionError, OSError,
 )  # fmt: skip
@@ -127,7 +129,7 @@ def _require_possible(path: Path, parts: Sequence[_Part], tensors: int) -> None:
     """Raise DataError for what no module can be built of, before one is: a few bytes can ask for a tower of blocks."""
     for part in parts:
         for name, count in (("depth", part.depth), ("mask_tokens", getattr(part, "mask_tokens", 1))):
-            if not 0 < count <= tensors:
+            if not 0 < count <= max(tensors, _FEW):
                 raise DataError(f"{path} has {name} {count} in the {_title(part)}, and {tensors} tensors lie there")
         if not 0 < part.mlp_ratio < math.inf:
             raise DataError(f"{path} has mlp_ratio {part.mlp_ratio} in the {_title(part)}, expected a number above 0")
