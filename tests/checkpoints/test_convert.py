@@ -161,7 +161,7 @@ def test_nothing_is_left_when_writing_fails(source: Path, tmp_path: Path, monkey
     ("changes", "words"),
     [
         ({"width": 48}, "reads tokens of width 48"),
-        ({"heads": 6}, "gives it those of the encoder, 96 and 3"),
+        ({"heads": 6}, ", 96 and 3, and ratio 4"),
         ({"classes": (2, 3, 4), "answers": ("verb", "noun", "action")}, "several answers"),
     ],
 )
