@@ -110,9 +110,7 @@ def convert(
 
 
 def _with_probe(weights: Weights, other: Weights, number: int) -> Weights:
-    if not 0 <= number < len(other.probes):
-        raise DataError(f"{other.where} holds {len(other.probes)} probes, none of number {number}")
-    probe = other.probes[number]
+    probe = other.probe(number)
     if weights.encoder is None or probe.width != weights.encoder.width:
         width = None if weights.encoder is None else weights.encoder.width
         raise ConfigError(

@@ -42,14 +42,21 @@ class Family:
     """How the clips of training were cut."""
 
 
+_FIXED = "fixed positions of the authors' code are interpolated from those of the crop size (model.interpolate_from)"
+
+
 def _vjepa1(encoder: EncoderConfig, predictor: AnyPredictor) -> str | None:
-    return "" if encoder.positions == "sincos" else None
+    if encoder.positions != "sincos":
+        return None
+    return "" if encoder.interpolate_from == encoder.size else _FIXED
 
 
 def _ijepa(encoder: EncoderConfig, predictor: AnyPredictor) -> str | None:
     if encoder.positions != "sincos2d":
         return None
-    return "" if encoder.tubelet == encoder.frames == 1 else "I-JEPA has images, no clips"
+    if not encoder.tubelet == encoder.frames == 1:
+        return "I-JEPA has images, no clips"
+    return "" if encoder.interpolate_from == encoder.size else _FIXED
 
 
 def _vjepa2_1(encoder: EncoderConfig, predictor: AnyPredictor) -> str | None:
@@ -65,13 +72,8 @@ def _tiled(encoder: EncoderConfig) -> str | None:
     if encoder.positions != "rope" or encoder.levels or encoder.image_tokenizer:
         return None
     counted = encoder.rope == "tiled" and encoder.interpolate_from is None
-    return (
-        ""
-        if counted
-        else (
-            "rotary positions of V-JEPA 2 are tiled and not interpolated, and model.rope is chosen when training begins"
-        )
-    )
+    why = "rotary positions of V-JEPA 2 are tiled and not interpolated, and model.rope is chosen when training begins"
+    return "" if counted else why
 
 
 def _vjepa2(encoder: EncoderConfig, predictor: AnyPredictor) -> str | None:

@@ -13,7 +13,7 @@ from jepa.checkpoints.frozen import FrozenEncoder as FrozenEncoder
 from jepa.checkpoints.frozen import random_encoder as random_encoder
 from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.source import shipped as shipped
-from jepa.checkpoints.weights import Hints, Weights, listed, not_finite, require_fit
+from jepa.checkpoints.weights import Hints, Weights, listed, misfit, not_finite, require_fit
 from jepa.config import nearest
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
@@ -120,12 +120,9 @@ def load_probe(path: str | Path, *, number: int = 0, heads: int | None = None) -
         ConfigError: as `load_encoder`.
     """
     opened = open_weights(path, Hints(heads=heads))
-    if not opened.probes:
-        raise DataError(f"{opened.where} holds no probe")
-    if not 0 <= number < len(opened.probes):
-        raise DataError(f"{opened.where} holds {len(opened.probes)} probes, none of number {number}")
+    config = opened.probe(number)
     tensors = opened.tensors(f"probes.{number}.")
-    module = blank(lambda: build_probe(opened.probes[number]), opened.where)
+    module = blank(lambda: build_probe(config), opened.where)
     require_fit(tensors, module.state_dict(), opened.where, "probe")
     _warn_of_broken(tensors, opened)
     return filled(module, tensors)
@@ -261,14 +258,9 @@ def _fitting(encoder: Encoder, opened: Weights, prefix: str) -> Mapping[str, Ten
         raise DataError(
             f"{opened.where} holds no tensors named {prefix}*: it is no encoder, or was saved without this one"
         )
-    wrong = sorted(
-        name
-        for name in tensors.keys() | own.keys()
-        if name not in tensors or name not in own or tensors[name].shape != own[name].shape
-    )
-    if wrong:
+    if other := misfit(tensors, own):
         raise DataError(
-            f"{opened.where} does not fit the encoder: {len(wrong)} tensors differ in name or shape, first "
-            f"{listed(wrong)}; it holds {_size(_encoder_config(opened))}, wanted {_size(encoder.config)}"
+            f"{opened.where} does not fit the encoder: {other}; it holds {_size(_encoder_config(opened))}, wanted "
+            f"{_size(encoder.config)}"
         )
     return tensors

@@ -156,6 +156,14 @@ class Weights:
         """12 hexadecimal digits that change with any weight; where many lie together, any whose name starts so."""
         return self.store.digest(prefix)
 
+    def probe(self, number: int) -> ProbeConfig:
+        """Architecture of a probe, counted from 0. Raises DataError if there is none."""
+        if not self.probes:
+            raise DataError(f"{self.where} holds no probe")
+        if not 0 <= number < len(self.probes):
+            raise DataError(f"{self.where} holds {len(self.probes)} probes, none of number {number}")
+        return self.probes[number]
+
     @property
     def evaluated(self) -> str:
         """Name of the encoder that is meant to be used: `target_encoder` or `encoder`."""
@@ -221,8 +229,8 @@ def _fault(tensor: Tensor) -> str | None:
     return None
 
 
-def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str, part: str) -> None:
-    """Raise DataError, naming the tensors, unless names and shapes are the same on both sides."""
+def misfit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """How many tensors differ in name or shape, and some of them by name; empty if none does."""
     extra, missing = found.keys() - wanted.keys(), wanted.keys() - found.keys()
     shapes = [
         f"{name} is {list(found[name].shape)}, expected {list(wanted[name].shape)}"
@@ -234,5 +242,11 @@ def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where
         *([f"{len(missing)} missing ({listed(missing)})"] if missing else []),
         *([f"{len(shapes)} of another shape ({listed(shapes)})"] if shapes else []),
     ]
-    if parts:
-        raise DataError(f"{where} does not fit the {part} that its shapes tell of: tensors {'; '.join(parts)}")
+    count = len(extra) + len(missing) + len(shapes)
+    return f"{count} tensors differ in name or shape: {'; '.join(parts)}" if parts else ""
+
+
+def require_fit(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str, part: str) -> None:
+    """Raise DataError, naming the tensors, unless names and shapes are the same on both sides."""
+    if other := misfit(found, wanted):
+        raise DataError(f"{where} does not fit the {part} that its shapes tell of: {other}")

@@ -54,6 +54,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected 1 or more")
+        if self.number and self.probe is None:
+            raise ConfigError(f"number is {self.number}, but there is no --probe of whose probes it could be one")
 
 
 def run(config: Config) -> int:

@@ -6,14 +6,13 @@ moments, as the released code of V-JEPA 2.1 does. That is `--init RUN/checkpoint
 a run with phases does. Step, position in the data and schedules are those of the new run, from 0.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from jepa.checkpoints.io import load_state
 from jepa.checkpoints.run_checkpoint import described_model
+from jepa.checkpoints.weights import misfit
 from jepa.errors import DataError
 from jepa.logs import get_logger
 from jepa.models.build import build_jepa, encoder_config
@@ -57,7 +56,7 @@ def continue_from(module: Pretraining, path: Path) -> None:
     step = checkpoint_facts(path)["step"]
     state = load_state(path)
     own, saved = module.state_dict(), state["state_dict"]
-    if other := _shapes_differ(own, saved) or _functions_differ(described_model(path), _configs(module.jepa)):
+    if other := misfit(saved, own) or _functions_differ(described_model(path), _configs(module.jepa)):
         raise DataError(f"{path} does not fit the model: {other}")
     module.load_state_dict(saved)
     module.moments = state["optimizer_states"][0]["state"]
@@ -67,7 +66,7 @@ def continue_from(module: Pretraining, path: Path) -> None:
 
 def difference(one: JEPA, other: JEPA) -> str:
     """Why the first model cannot go on with the weights of the other; empty if it can."""
-    shapes = _shapes_differ(one.state_dict(), other.state_dict())
+    shapes = misfit(one.state_dict(), other.state_dict())
     return shapes or _functions_differ(_configs(one), _configs(other))
 
 
@@ -83,13 +82,3 @@ def _functions_differ(one: Configs, other: Configs) -> str:
     heads = [config.heads for _, config in (one, other)]
     found = differences(one[0], other[0])
     return "; ".join(found if heads[0] == heads[1] else [*found, f"predictor heads {heads[0]}, not {heads[1]}"])
-
-
-def _shapes_differ(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
-    """How many tensors differ in name or shape, with the first of them; empty if none does."""
-    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (one, other)]
-    wrong = sorted(name for name in one.keys() | other.keys() if shapes[0].get(name) != shapes[1].get(name))
-    if not wrong:
-        return ""
-    first = [state.get(wrong[0], "none") for state in shapes]
-    return f"{len(wrong)} tensors differ in name or shape, first {wrong[0]}: {first[0]} and {first[1]}"

@@ -101,7 +101,8 @@ def test_weights_of_v_jepa_1_and_i_jepa_are_not_for_commerce(tmp_path: Path) -> 
     ("model", "to", "words"),
     [
         ({"levels": (0, 1, 2, 3), "image_tokenizer": True, "interpolate_from": 64}, "huggingface", "V-JEPA 2.1"),
-        ({"positions": "sincos"}, "huggingface", "no class for V-JEPA 1"),
+        ({"positions": "sincos", "interpolate_from": 16}, "huggingface", "no class for V-JEPA 1"),
+        ({"positions": "sincos"}, "official", "interpolated from those of the crop size (model.interpolate_from)"),
         ({"rope": "interleaved"}, "huggingface", "rotary positions of V-JEPA 2 are tiled"),
         ({"rope": "interleaved"}, "official", "rotary positions of V-JEPA 2 are tiled"),
         ({"rope": "tiled", "layer_scale": 1e-3}, "official", "scales layers"),
@@ -155,6 +156,12 @@ def test_nothing_is_left_when_writing_fails(source: Path, tmp_path: Path, monkey
         convert(source, tmp_path / "out", "jepa")
     assert (tmp_path / "out" / "README.md").read_text() == card
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
+
+
+def test_a_number_without_a_probe_is_refused(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(source, tmp_path / "out", "--to", "jepa", "--number", "3") == 2
+    assert "number is 3, but there is no --probe" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ def test_the_action_conditioned_predictor_is_of_a_family_of_its_own() -> None:
         (EncoderConfig(levels=(1, 3), image_tokenizer=True), "interleaved, interpolated"),
         (EncoderConfig(), "tiled and not interpolated"),
         (EncoderConfig(positions="sincos2d"), "images, no clips"),
+        (EncoderConfig(positions="sincos2d", tubelet=1, frames=1), "interpolated from those of the crop size"),
+        (EncoderConfig(positions="sincos", interpolate_from=112), "interpolated from those of the crop size"),
         (EncoderConfig(positions="sincos", position_scale=2.0), "scales layers or positions"),
     ],
 )

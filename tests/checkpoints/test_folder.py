@@ -123,7 +123,8 @@ def test_what_is_no_encoder_is_refused_in_one_line(jepa: JEPA, tmp_path: Path) -
 
 def test_weights_of_another_architecture_are_refused(jepa: JEPA, tmp_path: Path) -> None:
     save_folder(tmp_path, build_jepa(ModelConfig(size="nano", patch=4), frames=4, size=16), facts=FACTS)
-    with pytest.raises(DataError, match=r"first patch_embed.*holds width 96, depth 4, patch 4, wanted .* patch 8"):
+    shape = r"1 of another shape \(patch_embed\.proj\.weight is \[96, 3, 2, 4, 4\], expected \[96, 3, 2, 8, 8\]\)"
+    with pytest.raises(DataError, match=rf"{shape}; it holds width 96, depth 4, patch 4, wanted .* patch 8"):
         load_weights(jepa, tmp_path)
 
 

@@ -47,7 +47,7 @@ def changed(path: Path, part: str, change: Any) -> Path:
         (
             "target_encoder",
             lambda state: state.update({"module.backbone.cls_token": torch.zeros(1, 1, 96)}),
-            "target_encoder that its shapes tell of: tensors 1 unknown (cls_token)",
+            "target_encoder that its shapes tell of: 1 tensors differ in name or shape: 1 unknown (cls_token)",
         ),
         (
             "encoder",

@@ -18,13 +18,13 @@ from jepa import config as configuration
 from jepa.checkpoints.io import load_state
 from jepa.checkpoints.load import load_encoder
 from jepa.errors import ConfigError, DataError, InterruptedRun
-from jepa.objectives.latent import LatentPrediction
 from jepa.training import phases as phases_module
 from jepa.training import trainer
 from jepa.training.config import PretrainConfig
 from jepa.training.metrics import MetricsFile
 from jepa.training.trainer import pretrain
 
+DuringStep = Callable[..., None]
 Configure = Callable[..., PretrainConfig]
 PHASES = [
     {"name": "pretrain", "changes": {"optim.steps": 5}},
@@ -80,20 +80,6 @@ def cut(*_: object, **__: object) -> Any:
     raise PowerCut
 
 
-def in_forward(number: int, act: Callable[[], object]) -> Callable[..., Any]:
-    """The objective, but in forward `number` (both phases counted together) something happens."""
-    forward, calls = LatentPrediction.__call__, 0
-
-    def call(self: LatentPrediction, *arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            act()
-        return forward(self, *arguments, **options)
-
-    return call
-
-
 @pytest.mark.parametrize(
     ("forward", "message"),
     [
@@ -103,10 +89,15 @@ def in_forward(number: int, act: Callable[[], object]) -> Callable[..., Any]:
     ],
 )
 def test_stopped_by_a_signal(
-    two: PretrainConfig, whole: Path, forward: int, message: str, monkeypatch: pytest.MonkeyPatch
+    two: PretrainConfig,
+    whole: Path,
+    forward: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    during_step: DuringStep,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", in_forward(forward, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        during_step(patch, forward, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(InterruptedRun, match=message) as caught:
             pretrain(two)
     assert caught.value.exit_code == 143
@@ -119,17 +110,19 @@ def test_stopped_by_a_signal(
 
 
 def test_a_signal_in_the_very_last_step_changes_nothing(
-    two: PretrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch
+    two: PretrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
 ) -> None:
-    monkeypatch.setattr(LatentPrediction, "__call__", in_forward(10, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    during_step(monkeypatch, 10, lambda: os.kill(os.getpid(), signal.SIGINT))
     pretrain(two)
     assert_same(whole, two.out)
 
 
 @pytest.mark.parametrize("forward", [2, 6, 7])
-def test_cut_off_in_a_step(two: PretrainConfig, whole: Path, forward: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cut_off_in_a_step(
+    two: PretrainConfig, whole: Path, forward: int, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", in_forward(forward, cut))
+        during_step(patch, forward, cut)
         with pytest.raises(PowerCut):
             pretrain(two)
     pretrain(replace(two, resume=True))
@@ -172,17 +165,17 @@ def test_a_finished_run_says_so_and_is_left_alone(two: PretrainConfig, caplog: p
     assert {path: path.stat().st_mtime_ns for path in two.out.rglob("*")} == before
 
 
-def interrupted_in_cooldown(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def interrupted_in_cooldown(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", in_forward(7, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        during_step(patch, 7, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(InterruptedRun):
             pretrain(config)
 
 
 def test_the_checkpoint_of_an_earlier_phase_may_be_deleted_but_not_changed(
-    two: PretrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch
+    two: PretrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
 ) -> None:
-    interrupted_in_cooldown(two, monkeypatch)
+    interrupted_in_cooldown(two, monkeypatch, during_step)
     first = two.out / NAMES[0] / "checkpoints" / "last.ckpt"
     content = first.read_bytes()
     torch.save(load_state(first) | {"more": 1}, first)
@@ -195,19 +188,19 @@ def test_the_checkpoint_of_an_earlier_phase_may_be_deleted_but_not_changed(
 
 
 def test_a_folder_may_be_moved(
-    two: PretrainConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two: PretrainConfig, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
 ) -> None:
-    interrupted_in_cooldown(two, monkeypatch)
+    interrupted_in_cooldown(two, monkeypatch, during_step)
     two.out.rename(tmp_path / "elsewhere")
     pretrain(replace(two, out=tmp_path / "elsewhere", resume=True))
     assert_same(whole, tmp_path / "elsewhere")
 
 
 def test_a_start_that_is_gone_before_it_was_used_is_not_made_again(
-    two: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+    two: PretrainConfig, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", in_forward(6, cut))
+        during_step(patch, 6, cut)
         with pytest.raises(PowerCut):
             pretrain(two)
     (two.out / NAMES[0] / "checkpoints" / "last.ckpt").unlink()
@@ -216,9 +209,9 @@ def test_a_start_that_is_gone_before_it_was_used_is_not_made_again(
 
 
 def test_what_may_and_may_not_change_on_resume(
-    two: PretrainConfig, micro: Configure, monkeypatch: pytest.MonkeyPatch
+    two: PretrainConfig, micro: Configure, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
 ) -> None:
-    interrupted_in_cooldown(two, monkeypatch)
+    interrupted_in_cooldown(two, monkeypatch, during_step)
     with pytest.raises(ConfigError, match="already holds a run: pass --resume"):
         pretrain(two)
     longer = {"name": "cooldown", "changes": {**PHASES[1]["changes"], "optim.steps": 6}}  # type: ignore[dict-item]
@@ -279,8 +272,10 @@ def test_killed_at_random_moments(two: PretrainConfig) -> None:
     assert_same(config.out.parent / "whole", config.out)
 
 
-def test_an_unfinished_run_is_as_far_as_its_latest_phase(two: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupted_in_cooldown(two, monkeypatch)
+def test_an_unfinished_run_is_as_far_as_its_latest_phase(
+    two: PretrainConfig, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
+) -> None:
+    interrupted_in_cooldown(two, monkeypatch, during_step)
     encoder = load_encoder(two.out)
     saved = load_state(two.out / NAMES[1] / "checkpoints" / "last.ckpt")
     assert encoder.facts["step"] == saved["global_step"]

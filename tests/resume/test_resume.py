@@ -21,13 +21,13 @@ from jepa.commands.order import rows as order_rows
 from jepa.data.synthetic.generate import generate
 from jepa.data.synthetic.world import WorldConfig
 from jepa.errors import ConfigError, InterruptedRun
-from jepa.objectives.latent import LatentPrediction
 from jepa.rng import generator
 from jepa.training.config import PretrainConfig
 from jepa.training.metrics import MetricsFile
 from jepa.training.order_file import OrderFile
 from jepa.training.trainer import pretrain
 
+DuringStep = Callable[..., None]
 Configure = Callable[..., PretrainConfig]
 
 
@@ -65,21 +65,6 @@ def whole(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def during_step(number: int, act: Callable[[], None]) -> Callable[..., Any]:
-    """The objective, but in the middle of optimizer step `number` something happens."""
-    forward = LatentPrediction.__call__
-    calls = 0
-
-    def call(self: LatentPrediction, *arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == number:
-            act()
-        return forward(self, *arguments, **options)
-
-    return call
-
-
 @pytest.mark.parametrize("cut", [1, 3, 4, 7])
 def test_cut_by_max_steps(micro: Configure, whole: Path, cut: int) -> None:
     config = micro()
@@ -98,12 +83,17 @@ def test_cut_several_times(micro: Configure, whole: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_by_a_signal(
-    micro: Configure, whole: Path, number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
+    micro: Configure,
+    whole: Path,
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    during_step: DuringStep,
 ) -> None:
     config = micro()
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", during_step(5, lambda: os.kill(os.getpid(), number)))
+        during_step(patch, 5, lambda: os.kill(os.getpid(), number))
         with pytest.raises(InterruptedRun, match="after step 5 of 8") as caught:
             pretrain(config)
     assert caught.value.exit_code == code
@@ -116,27 +106,29 @@ def test_stopped_by_a_signal(
     assert rows(config.out) == rows(whole)
 
 
-def test_ctrl_c_twice_ends_at_once(micro: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_twice_ends_at_once(micro: Configure, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
     config = micro()
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(LatentPrediction, "__call__", during_step(5, twice))
+    during_step(monkeypatch, 5, twice)
     with pytest.raises(KeyboardInterrupt):
         pretrain(config)
     assert signal.getsignal(signal.SIGINT) == before
     assert load_state(config.out / "checkpoints" / "last.ckpt")["global_step"] == 3
 
 
-def test_crashed_between_checkpoints(micro: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crashed_between_checkpoints(
+    micro: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
+) -> None:
     def crash() -> None:
         raise RuntimeError("the power went out")
 
     config = micro()
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", during_step(6, crash))
+        during_step(patch, 6, crash)
         with pytest.raises(RuntimeError, match="power"):
             pretrain(config)
     assert [row["step"] for row in rows(config.out)] == [1, 2, 4]  # beyond the checkpoint of step 3
@@ -146,14 +138,18 @@ def test_crashed_between_checkpoints(micro: Configure, whole: Path, monkeypatch:
 
 
 def test_crashed_before_the_first_checkpoint(
-    micro: Configure, whole: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    micro: Configure,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    during_step: DuringStep,
 ) -> None:
     def crash() -> None:
         raise RuntimeError("the power went out")
 
     config = micro()
     with monkeypatch.context() as patch:
-        patch.setattr(LatentPrediction, "__call__", during_step(3, crash))
+        during_step(patch, 3, crash)
         with pytest.raises(RuntimeError, match="power"):
             pretrain(config)
     with caplog.at_level("INFO", "jepa"):
