@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jepa.config import changed, make_layer
 from jepa.data.interleave import exact
@@ -16,7 +16,6 @@ from jepa.data.loader_config import LoaderConfig
 from jepa.data.steps import Steps
 from jepa.data.transforms import AugmentConfig
 from jepa.data.windows import Short, WindowConfig
-from jepa.devices import DeviceName
 from jepa.errors import ConfigError
 from jepa.masks.build import MaskSampler, MasksConfig
 from jepa.masks.config import IMAGE
@@ -25,6 +24,7 @@ from jepa.objectives.build import ObjectiveConfig, require_outputs
 from jepa.optim.schedules import OptimConfig
 from jepa.rng import derive
 from jepa.tokens import TokenGrid
+from jepa.training.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -95,32 +95,6 @@ class ImagesConfig:
     def augment(self, clip_size: int) -> AugmentConfig:
         """The pixels, beside clips of this size."""
         return AugmentConfig(size=self.size or clip_size, scale=self.scale, ratio=self.ratio, flip=self.flip)
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """How the run is executed; nothing here changes what is learned, up to rounding."""
-
-    device: DeviceName = "auto"
-    """`auto`: the GPU if there is one."""
-    precision: Literal["32", "bf16"] = "32"
-    """`bf16`: matrix products in bfloat16, weights and optimizer in float32; for GPUs that have it."""
-    threads: int | None = None
-    """CPU threads of the training process; none for what torch chooses."""
-    log_every: int = 50
-    """Steps between two rows of metrics.csv."""
-    checkpoint_every: int = 500
-    """Steps between two saves of checkpoints/last.ckpt; also saved at the end and on Ctrl-C or SIGTERM."""
-    record_order: bool = False
-    """Write every consumed clip to order.jsonl in the run folder: position, key, frames, as `jepa order` tells them."""
-    deterministic: bool = True
-    """Ask torch for deterministic algorithms; some GPU operations are slower then."""
-
-    def __post_init__(self) -> None:
-        for name in ("threads", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"run.{name} is {value}, expected at least 1")
 
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")

@@ -30,7 +30,7 @@ from jepa.models.jepa import JEPA
 from jepa.objectives.build import build_objective
 from jepa.objectives.idle import idle_parameters
 from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, RecordOrder, SaveState, ShowProgress
-from jepa.training.config import PretrainConfig, RunConfig
+from jepa.training.config import PretrainConfig
 from jepa.training.data import facts_of, joint_fingerprint, open_data
 from jepa.training.datamodule import Clips
 from jepa.training.environment import require_single_process
@@ -39,6 +39,7 @@ from jepa.training.module import Pretraining
 from jepa.training.order_file import OrderFile
 from jepa.training.phases import Phases
 from jepa.training.preemption import StopRequest
+from jepa.training.run_config import RunConfig
 from jepa.training.run_folder import RunFolder, is_checkpoint, open_run, record_start, require_same_start
 from jepa.training.start import build_model, continue_from
 from jepa.training.teacher import open_teacher
