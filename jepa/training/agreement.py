@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from jepa.devices import exact_device
+
 WISHES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "the time limit", "a failed save", "an alarm")
 """What a process may ask all to stop for; of several, the first counts."""
 
@@ -23,10 +25,10 @@ class Agreed:
 
     values: dict[str, float]
     """Means over the processes."""
-    bad_losses: int
-    """Processes whose loss is not finite."""
     grad_norm: float
     """Norm of the gradient, of all processes together."""
+    bad_losses: int
+    """Processes whose loss is not finite."""
     wish: str | None
     """Why the run is to stop after this step, one of `WISHES`, if any process wants that."""
 
@@ -35,7 +37,7 @@ class Agreement:
     """The reduction of one run."""
 
     def __init__(self, world_size: int, device: torch.device) -> None:
-        self.world_size, self.device = world_size, device
+        self.world_size, self.device = world_size, exact_device(device)
 
     def __call__(
         self, values: Mapping[str, Tensor], losses: Sequence[Tensor], grad_norm: Tensor, wish: str | None = None
@@ -43,29 +45,27 @@ class Agreement:
         """
         Args:
             values: scalars to average, of the same names on every process.
-            losses: of this process; looked at for whether they are finite.
+            losses: scalars of this process, one per part of the batch; looked at for whether they are finite.
             grad_norm: of the reduced gradient, so the same on every process.
             wish: of this process.
         """
-        wishes = torch.tensor([float(name == wish) for name in WISHES], dtype=torch.float64)
-        bad = 1 - torch.stack(list(losses)).isfinite().all().double()
-        # float64: many float32 losses are summed without rounding that would depend on their order.
+        # One transfer, then float64: a sum of many float32 losses would depend on their order.
+        measured = torch.stack([*values.values(), grad_norm, *losses]).detach().to(self.device).double()
+        count, wishes = len(values), [float(name == wish) for name in WISHES]
         packed = torch.cat(
             [
-                torch.stack([value.double() for value in values.values()]) / self.world_size,
-                bad.reshape(1),
-                grad_norm.double().reshape(1) / self.world_size,
-                wishes.to(bad.device),
+                measured[: count + 1] / self.world_size,
+                1 - measured[count + 1 :].isfinite().all().double().reshape(1),
+                torch.tensor(wishes, dtype=torch.float64, device=self.device),
             ]
-        ).to(self.device)
+        )
         if self.world_size > 1:
             distributed.all_reduce(packed)
         numbers = packed.tolist()
-        count = len(values)
-        asked = numbers[count + 2 :]
+        asked = [name for name, processes in zip(WISHES, numbers[count + 2 :], strict=True) if processes]
         return Agreed(
             dict(zip(values, numbers[:count], strict=True)),
-            bad_losses=round(numbers[count]),
-            grad_norm=numbers[count + 1],
-            wish=next((name for name, sum_ in zip(WISHES, asked, strict=True) if sum_), None),
+            grad_norm=numbers[count],
+            bad_losses=round(numbers[count + 1]),
+            wish=asked[0] if asked else None,
         )
