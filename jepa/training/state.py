@@ -3,7 +3,7 @@
     state_dict     weights of the three networks
     optimizer      AdamW's moments by the name of their parameter
     callbacks      what companions of the training remember (running means of a row, bad steps in a row)
-    jepa           facts: format version, step, position in the data, fingerprints
+    jepa           facts: position in the data, fingerprints, processes
 
 Nothing else is state: schedules, clips, masks and dropout are functions of the step. Under FSDP, weights and moments
 are tensors divided among the processes, and stay so on their way to the disk and back (`jepa.checkpoints.store`); any
@@ -20,7 +20,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from jepa.checkpoints.store import CheckpointStore, Saved
 from jepa.optim.state import load_optimizer_state, optimizer_state
 from jepa.training.module import Pretraining
-from jepa.training.run_folder import CHECKPOINT_VERSION
 
 
 class Memory(Protocol):
@@ -40,8 +39,6 @@ def facts(module: Pretraining) -> dict[str, Any]:
     """What a checkpoint says of itself."""
     ranks, run = module.team.ranks, module.config.run
     return {
-        "format_version": CHECKPOINT_VERSION,
-        "step": module.step,
         "position": module.config.steps.consumed(module.step),
         "fingerprint": module.fingerprint,
         "init": module.init_digest,
@@ -57,7 +54,6 @@ def capture(module: Pretraining, memories: Mapping[str, Memory]) -> dict[str, An
         "state_dict": module.state_dict(),
         "optimizer": optimizer_state(module, _optimizer(module)),
         "callbacks": {name: memory.state_dict() for name, memory in memories.items()},
-        "jepa": facts(module),
     }
 
 
