@@ -26,10 +26,11 @@ from torch import Tensor
 from jepa.errors import DivergedError
 from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.jepa import JEPA
-from jepa.models.sharding import gradient_norm, shard
+from jepa.models.sharding import shard
 from jepa.models.stack import set_rows
 from jepa.objectives.build import Objective
 from jepa.optim.ema import update_ema
+from jepa.optim.gradients import clip_gradients, gradient_norm
 from jepa.optim.groups import build_optimizer
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.optim.state import load_optimizer_state
@@ -37,8 +38,8 @@ from jepa.rng import derive
 from jepa.training.agreement import Agreed, Agreement
 from jepa.training.config import PretrainConfig
 from jepa.training.health import StepHealth, Verdict
-from jepa.training.strategy import gradient_exchange
 from jepa.training.launch import Ranks
+from jepa.training.strategy import gradient_exchange
 from jepa.training.team import OthersTell, Team, ranks_text
 from jepa.training.timings import Timings
 from jepa.types import ClipBatch, StepOutput
@@ -95,7 +96,7 @@ class Pretraining(LightningModule):
         if self.device_mesh is not None:
             shard(self.jepa, self.device_mesh["data_parallel"])
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> torch.optim.AdamW:
         optimizer = build_optimizer([self.jepa.encoder, self.jepa.predictor], self.config.optim)
         if self.moments is not None:
             # With the groups of this run: betas and the like are those of its own configuration.
@@ -127,7 +128,7 @@ class Pretraining(LightningModule):
         self.verdict = self._judge(batch, agreed)
         if self.verdict is Verdict.APPLY:
             with self.timings.part("optimizer"):
-                self._apply(optimizer, norm)
+                self._change(optimizer, norm)
         self.step += 1
         if self.verdict is Verdict.STOP:
             raise self._diverged(batch, agreed)
@@ -161,11 +162,11 @@ class Pretraining(LightningModule):
         kind = "images" if batch.single_frame else "videos"
         return self.health.judge(self.step, agreed.values["loss"], finite, kind)
 
-    def _apply(self, optimizer: Any, norm: Tensor) -> None:
+    def _change(self, optimizer: Any, norm: Tensor) -> None:
         """Change the weights. Nothing before this has changed anything."""
         config, step = self.config.optim, self.step
         if config.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._trained(optimizer), config.clip, norm)
+            clip_gradients(self._trained(optimizer), config.clip, norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
             group["weight_decay"] = weight_decay(config, step) if group["decays"] else 0.0
