@@ -23,7 +23,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue")
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo", "setpriv")
 SECONDS = 240
 """What a job may take; a busy machine is no failure."""
 
@@ -67,7 +68,8 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environ = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "OMP_NUM_THREADS": "1"}
+        own = {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")} | own
         self._daemons: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
@@ -157,18 +159,20 @@ def _free_ports(count: int) -> list[int]:
 
 def lacking() -> str:
     """Why there can be no cluster here; empty if there can."""
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [name for name in (*PROGRAMS, "setpriv") if shutil.which(name, path=path) is None]
+    missing = [name for name in PROGRAMS if shutil.which(name, path=PATH) is None]
     if missing:
         return f"a Slurm cluster needs the packages slurm-wlm and munge (no {', '.join(missing)})"
-    return "" if os.geteuid() == 0 else "a Slurm cluster can be started by root only (packages slurm-wlm and munge are there)"
+    return (
+        ""
+        if os.geteuid() == 0
+        else "a Slurm cluster can be started by root only (packages slurm-wlm and munge are there)"
+    )
 
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     if why := lacking():
         pytest.skip(why)
-    os.environ["PATH"] += ":/usr/sbin:/sbin"
     # Not in pytest's folder: the path of a socket may have 107 signs.
     folder = Path(tempfile.mkdtemp(prefix="jepa-slurm-"))
     folder.chmod(0o755)
