@@ -14,7 +14,7 @@ itself puts there, and it may ask only for files inside the folder.
 
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,12 +31,14 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jepa.checkpoints.digested import DigestedFile, FileDigest, save_digested
-from jepa.checkpoints.io import cannot_write, load_state, sync
+from jepa.checkpoints.io import load_state, sync
 from jepa.checkpoints.weights import misfit
 from jepa.errors import ConfigError, DataError
 
 METADATA, REST = ".metadata", "rest.pt"
 Result = TypeVar("Result")
+Told = Callable[[BaseException], ConfigError | None]
+"""What to say of an error in writing; none if it was not the disk that failed."""
 Keys = tuple[Any, ...]
 """From the root of a tree of dictionaries to one of its leaves."""
 
@@ -104,56 +106,61 @@ class _Reader(FileSystemReader):
         return self._metadata
 
 
-def agree(action: Callable[[], Result], path: Path, group: dist.ProcessGroup) -> list[Result]:
+def agree(action: Callable[[], Result], group: dist.ProcessGroup, told: Told) -> list[Result]:
     """Do something in every process, and go on in all of them or in none; the results by rank.
 
     Raises:
         ConfigError: the disk failed in one of them, or something else did in another one.
     """
-    mine: tuple[Result | None, str | None] = (None, None)
+    result: Result | None = None
     failed: Exception | None = None
+    reason: str | None = None
     try:
-        mine = (action(), None)
+        result = action()
     except Exception as error:
-        failed = error
-        told = error if isinstance(error, ConfigError) else cannot_write(path, error)
-        mine = (None, str(told or f"cannot write {path}: {type(error).__name__} in process {dist.get_rank()}"))
+        failed, known = error, told(error)
+        reason = str(known) if known else f"saving failed in process {dist.get_rank(group)}: {error!r}"
     results: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(results, mine, group=group)
-    reasons = [reason for _, reason in results if reason is not None]
-    if failed is not None and not isinstance(failed, ConfigError) and cannot_write(path, failed) is None:
+    dist.all_gather_object(results, (result, reason), group=group)
+    if failed is not None and told(failed) is None:
         raise failed
-    if reasons:
-        raise ConfigError(reasons[0]) from failed
+    for _, other in results:
+        if other is not None:
+            raise ConfigError(other) from failed
     return [result for result, _ in results]
 
 
-def write_shards(folder: Path, state: dict[str, Any], group: dist.ProcessGroup) -> dict[str, FileDigest]:
-    """Write a state into a folder that is not there yet; called by all processes. Files by name, on the device.
+def write_shards(folder: Path, state: dict[str, Any], group: dist.ProcessGroup, told: Told) -> dict[str, FileDigest]:
+    """Write a state into a folder that is not there yet; called by all processes.
+
+    Args:
+        folder: whose parent is there.
+        state: to be written.
+        group: of all processes.
+        told: says which errors are those of the disk.
+
+    Returns:
+        All files by name; they are on the device.
 
     Raises:
-        ConfigError: it cannot be written by one of the processes.
+        ConfigError: as `agree`.
     """
     tensors, rest = split(state)
     first = dist.get_rank(group) == 0
-    agree(lambda: folder.mkdir() if first else None, folder, group)
+    agree(lambda: folder.mkdir() if first else None, group, told)
     own = _Files()
-    writer = _Writer(folder, own)
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     try:
-        save(tensors, storage_writer=writer, planner=planner, process_group=group)
+        save(tensors, storage_writer=_Writer(folder, own), planner=planner, process_group=group)
     except CheckpointException as error:
-        rank, (cause, _) = min(error.failures.items())
-        raise cannot_write(folder, cause) or RuntimeError(f"process {rank}: {cause}") from cause
+        rank, (cause, _) = min(error.failures.items())  # all processes are told of all failures
+        raise told(cause) or ConfigError(f"saving failed in process {rank}: {cause!r}") from cause
 
     def finish() -> dict[str, FileDigest]:
-        written = dict(own.written)
-        if first:
-            written[REST] = save_digested(rest, folder / REST)
-        return written
+        return own.written | ({REST: save_digested(rest, folder / REST)} if first else {})
 
-    files = {name: file for written in agree(finish, folder, group) for name, file in written.items()}
-    agree(lambda: _require_all(folder, files) if first else None, folder, group)
+    files = {name: file for written in agree(finish, group, told) for name, file in written.items()}
+    agree(lambda: _require_all(folder, files) if first else None, group, told)
     return files
 
 
@@ -270,16 +277,22 @@ def _read(folder: Path, metadata: Metadata, tensors: dict[str, Tensor], group: d
         raise DataError(f"{folder} is damaged ({reason[:120]}); restore it or start a new run") from cause
 
 
-def assemble(folder: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The whole state in a folder, put together in this process. Raises DataError."""
+def assemble(folder: Path, map_location: Any = "cpu", groups: Collection[str] | None = None) -> dict[str, Any]:
+    """The state in a folder, put together in this process; without the divided groups that are not asked for.
+
+    Raises:
+        DataError: it is damaged.
+    """
     tree, paths = _rest(folder)
     metadata = _metadata(folder)
     sizes = _sizes(folder, metadata, paths)
-    tensors = {name: torch.empty(sizes[name].size, dtype=sizes[name].properties.dtype) for name in paths}
+    unwanted = {keys[0] for keys in paths.values() if groups is not None and keys[0] not in groups}
+    wanted = {name: keys for name, keys in paths.items() if keys[0] not in unwanted}
+    tensors = {name: torch.empty(sizes[name].size, dtype=sizes[name].properties.dtype) for name in wanted}
     _read(folder, metadata, tensors, None)
-    for name, path in paths.items():
-        _put(tree, path, tensors[name].to(map_location))
-    return tree
+    for name, keys in wanted.items():
+        _put(tree, keys, tensors[name].to(map_location))
+    return {name: group for name, group in tree.items() if name not in unwanted}
 
 
 def _put(tree: dict[str, Any], path: Keys, value: Tensor) -> None:
