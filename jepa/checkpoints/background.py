@@ -37,6 +37,7 @@ class BackgroundSaver:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Written] | None = None
         self._written: list[Written] = []
+        self._newest: Saved | None = None
 
     def submit(self, step: int, state: dict[str, Any], facts: Mapping[str, Any], *, sharded: bool = False) -> float:
         """Copy a state and have it written, after what is being written now.
@@ -67,6 +68,11 @@ class BackgroundSaver:
         self._writing = self._thread.submit(write)
         return stall
 
+    @property
+    def failed(self) -> bool:
+        """Whether the writing has ended by an error, which `wait` will raise; waits for nothing."""
+        return self._writing is not None and self._writing.done() and self._writing.exception() is not None
+
     def poll(self) -> list[Written]:
         """What has been written and was not told before; waits for nothing. Raises as `wait`."""
         if self._writing is not None and self._writing.done():
@@ -74,15 +80,21 @@ class BackgroundSaver:
         written, self._written = self._written, []
         return written
 
-    def wait(self) -> list[Written]:
-        """Wait for the writing; what has been written and was not told before. Raises what the writing raised, once."""
+    def wait(self) -> Saved | None:
+        """Wait for the writing; the newest checkpoint that this has written, none if there is none.
+
+        Raises:
+            ConfigError: it could not be written. Said once.
+        """
         self._finish()
-        return self.poll()
+        return self._newest
 
     def _finish(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
-            self._written.append(writing.result())
+            written = writing.result()
+            self._written.append(written)
+            self._newest = written.saved
 
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
@@ -29,6 +29,9 @@ from jepa.checkpoints.read import read_facts as read_facts
 from jepa.checkpoints.shelf import Shelf
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
+
+if TYPE_CHECKING:
+    from jepa.checkpoints.sharded import Make
 
 log = get_logger(__name__)
 
@@ -175,13 +178,15 @@ class CheckpointStore:
         """
         return read_checkpoint(saved.path, map_location=map_location)
 
-    def load_sharded(self, saved: Saved, state: dict[str, Any]) -> dict[str, Any]:
+    def load_sharded(self, saved: Saved, state: dict[str, Any], make: "Make | None" = None) -> dict[str, Any]:
         """Fill the tensors of `state` in place, each process its own part; to be called by all of them.
 
         Args:
             saved: written by any number of processes, as a file or as a folder.
             state: groups of tensors, divided among processes (`DTensor`) or not, as in the checkpoint; a group that is
-                not there is not read.
+                not there, or empty, is not read.
+            make: called with keys, shape and dtype of each tensor that such a group lacks (moments of an optimizer that
+                has none yet): makes it, and it is put into `state`. None: such a tensor is an error.
 
         Returns:
             The rest of the checkpoint: all that is no tensor of a group that is divided or asked for.
@@ -191,7 +196,7 @@ class CheckpointStore:
         """
         from jepa.checkpoints.sharded import fill
 
-        return fill(saved.path, state, self.group())
+        return fill(saved.path, state, self.group(), make)
 
     def group(self) -> dist.ProcessGroup:
         """The processes, on the CPU and apart from those of the training step, so that a save may run beside one.
