@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, distributed
 
 from jepa.devices import exact_device
+from jepa.training.preemption import TIME_LIMIT
 
-WISHES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "the time limit", "a failed save", "an alarm")
+FAILED_SAVE, ALARM = "a failed save", "an alarm"
+WISHES = (FAILED_SAVE, ALARM, "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", TIME_LIMIT)
 """What a process may ask all to stop for; of several, the first counts."""
 
 

@@ -26,10 +26,11 @@ from torch import Tensor
 from jepa.errors import DivergedError
 from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.jepa import JEPA
-from jepa.models.sharding import gradient_norm, shard
+from jepa.models.sharding import shard
 from jepa.models.stack import set_rows
 from jepa.objectives.build import Objective
 from jepa.optim.ema import update_ema
+from jepa.optim.gradients import clip_gradients, gradient_norm
 from jepa.optim.groups import build_optimizer
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.optim.state import load_optimizer_state
@@ -37,8 +38,8 @@ from jepa.rng import derive
 from jepa.training.agreement import Agreed, Agreement
 from jepa.training.config import PretrainConfig
 from jepa.training.health import StepHealth, Verdict
-from jepa.training.strategy import gradient_exchange
 from jepa.training.launch import Ranks
+from jepa.training.strategy import gradient_exchange
 from jepa.training.team import OthersTell, Team, ranks_text
 from jepa.training.timings import Timings
 from jepa.types import ClipBatch, StepOutput
@@ -165,7 +166,7 @@ class Pretraining(LightningModule):
         """Change the weights. Nothing before this has changed anything."""
         config, step = self.config.optim, self.step
         if config.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._trained(optimizer), config.clip, norm)
+            clip_gradients(self._trained(optimizer), config.clip, norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
             group["weight_decay"] = weight_decay(config, step) if group["decays"] else 0.0

@@ -11,15 +11,13 @@ makes no difference whether a launcher shows each process all GPUs of its machin
 
 import datetime
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
-from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from jepa.errors import ConfigError
@@ -124,18 +122,10 @@ def has_idle_parameters(config: PretrainConfig) -> bool:
 
 @contextmanager
 def gradient_exchange(strategy: Strategy, on: bool) -> Iterator[None]:
-    """Whether a backward pass inside the block averages gradients over the processes, or only adds them up here."""
+    """Whether a backward pass inside the block averages gradients over the processes, or only adds them up here.
+
+    Divided models exchange with every part: to wait, each process would have to hold whole gradients.
+    """
     model = strategy.model
-    if isinstance(model, DistributedDataParallel) and not on:
-        with model.no_sync():
-            yield
-        return
-    for module in _sharded(model):
-        module.set_requires_gradient_sync(on, recurse=False)
-    yield
-
-
-def _sharded(model: nn.Module | None) -> Iterator[FSDPModule]:
-    for module in model.modules() if model is not None else ():
-        if isinstance(module, FSDPModule):
-            yield module
+    with model.no_sync() if isinstance(model, DistributedDataParallel) and not on else nullcontext():
+        yield

@@ -65,7 +65,7 @@ class Team:
             self._meet()
 
     def _meet(self) -> None:
-        ranks, wait = self.ranks, datetime.timedelta(seconds=self.timeout)
+        ranks, wait = self.ranks, self.wait
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         try:
             # Through the environment, because torchrun's agent keeps the meeting place of its processes itself.
@@ -86,6 +86,11 @@ class Team:
         """Part from the others; afterwards another run may meet in this process."""
         if self.ranks.several and distributed.is_initialized():
             distributed.destroy_process_group()
+
+    @property
+    def wait(self) -> datetime.timedelta:
+        """For which the processes wait for each other."""
+        return datetime.timedelta(seconds=self.timeout)
 
     @property
     def leads(self) -> bool:
