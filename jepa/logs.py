@@ -84,13 +84,21 @@ def _show_warning(
     logging.getLogger("py.warnings").warning("%s (%s, %s:%d)", message, category.__name__, filename, lineno)
 
 
-def for_rank(rank: int) -> None:
-    """Say only what rank 0 does not: from now on, inside `configured`, another rank logs warnings alone, each with
-    "rank N: " before it, and shows no progress."""
+@contextmanager
+def for_rank(rank: int) -> Iterator[None]:
+    """Say only what rank 0 does not: within, another rank logs warnings alone, each with "rank N: " before it, and
+    shows no progress bar."""
     global _rank
+    ours = logging.getLogger("jepa")
+    before = _rank, ours.level
     _rank = rank
     if rank:
-        logging.getLogger("jepa").setLevel(logging.WARNING)
+        ours.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _rank = before[0]
+        ours.setLevel(before[1])
 
 
 @contextmanager
@@ -115,7 +123,6 @@ def configured(level: int = logging.INFO) -> Iterator[None]:
                 warnings.showwarning = _show_warning
             yield
     finally:
-        for_rank(0)
         root.removeHandler(handler)
         root.setLevel(before[0])
         ours.setLevel(before[1])

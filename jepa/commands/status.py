@@ -57,7 +57,7 @@ def _state(standing: Standing, now: datetime) -> str:
         case "stopped" if holder and holder.job_state == "PENDING":
             return f"stopped, and job {holder.job} is in the queue to continue it"
         case state:
-            return state
+            return f"{state}: {standing.reason}" if standing.reason else state
 
 
 def _facts(standing: Standing, now: datetime) -> Iterator[tuple[str, str]]:

@@ -55,6 +55,8 @@ class Standing:
 
     run: str
     state: State
+    reason: str | None
+    """Why it stopped or failed, if it says so."""
     step: int
     of: int | None
     clips_per_second: float | None
@@ -121,6 +123,7 @@ def _of_one(folder: Path, status: Mapping[str, Any], config: Mapping[str, Any], 
     return Standing(
         run=str(folder),
         state=state,
+        reason=str(status["reason"]) if state in ("stopped", "failed") and status.get("reason") else None,
         step=step,
         of=of,
         clips_per_second=rate,
@@ -154,6 +157,7 @@ def _of_phases(whole: Standing, phases: tuple[Standing, ...], config: Mapping[st
         now,
         run=whole.run,
         state=state,
+        reason=now.reason if state == now.state else None,
         step=sum(phase.step for phase in phases),
         of=every,
         events=events,

@@ -71,7 +71,7 @@ def starts_of(folder: Path, events: Sequence[Event], *, going_on: bool) -> tuple
     """Every start, with what ended it: the first event of that kind before the next start."""
     listed = read_facts(folder / "environment.json").get("starts") or []
     begun = [number for number, event in enumerate(events) if event["kind"] == "start"]
-    found = []
+    found: list[Start] = []
     for place, number in enumerate(begun):
         following = events[number + 1 : begun[place + 1] if place + 1 < len(begun) else None]
         ends = [event for event in following if event["kind"] in ("stop", "finish")]
@@ -79,22 +79,26 @@ def starts_of(folder: Path, events: Sequence[Event], *, going_on: bool) -> tuple
         unsaid = None if last and going_on else "killed"
         event = events[number]
         found.append(Start(str(event["time"]), int(event["step"]), None, _end(ends[0]) if ends else unsaid))
-    if len(found) != len(listed):  # an earlier version has begun it, without events
-        found = [Start(str(start.get("time")), int(start.get("step", 0)), None, None) for start in listed]
-    commands = [start.get("command") for start in listed]
-    return tuple(replace(start, command=command) for start, command in zip(found, commands, strict=True))
+    # What an earlier version has begun is not among the events; what was begun anew at step 0 is nowhere else.
+    older = listed[: max(0, len(listed) - len(found))]
+    found = [Start(str(start.get("time")), int(start.get("step", 0)), None, None) for start in older] + found
+    commands = [start.get("command") for start in listed][-len(found) :] if found else []
+    unknown: list[str | None] = [None] * (len(found) - len(commands))
+    return tuple(replace(start, command=command) for start, command in zip(found, unknown + commands, strict=True))
 
 
 def _end(event: Event) -> str:
-    why = "finished" if event["kind"] == "finish" else str(event.get("why") or "stopped")
-    return f"{why} at step {event['step']}"
+    if event["kind"] == "finish":
+        return f"finished at step {event['step']}"
+    reason = str(event.get("reason") or "stopped")
+    return reason if "step" in reason else f"{reason}, at step {event['step']}"
 
 
 def alarms_of(status: Mapping[str, Any], events: Sequence[Event]) -> tuple[str, ...]:
     if now := status.get("alarms"):
         return tuple(map(str, now)) if isinstance(now, list) else (str(now),)
     past = [event for event in events if event["kind"] == "alarm"]
-    return tuple(f"{event.get('why', 'alarm')}, at step {event['step']}" for event in past[-1:])
+    return tuple(f"{event.get('reason', 'alarm')}, at step {event['step']}" for event in past[-1:])
 
 
 def last_sign(folder: Path, status: Mapping[str, Any]) -> datetime | None:
