@@ -1,6 +1,7 @@
 """`jepa pretrain`: train an encoder by predicting what is masked."""
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 from jepa.training.config import PretrainConfig as Config
@@ -16,10 +17,13 @@ __all__ = ["EXAMPLE", "SUMMARY", "Config", "run"]
 
 def run(config: Config) -> int:
     """Train and print where the model is."""
-    from jepa.training.trainer import pretrain  # imports lightning, which `--help` and usage errors need not wait for
+    # Imports lightning, which `--help` and usage errors need not wait for.
+    from jepa.training.launch import find_ranks
+    from jepa.training.trainer import pretrain
 
     result = pretrain(config)
-    print(_as_json(result) if config.json else _as_text(result))
+    if find_ranks(os.environ).rank == 0:
+        print(_as_json(result) if config.json else _as_text(result))
     return 0
 
 
