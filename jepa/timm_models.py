@@ -29,13 +29,13 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from jepa.checkpoints.load import load_encoder
 from jepa.config import nearest
 from jepa.errors import ConfigError
 from jepa.models.catalog import CATALOG, HOST, Entry
 from jepa.models.encoder import Encoder, EncoderConfig, differences
+from jepa.models.stack import checkpoint_activations
 
 Pool = Literal["avg", "max", "avgmax", ""]
 
@@ -85,7 +85,6 @@ class JepaViT(nn.Module):
         self.encoder = Encoder(config)
         self.num_features = self.head_hidden_size = self.embed_dim = config.width
         self.in_chans = config.channels
-        self.grad_checkpointing = False
         self.feature_info = [
             {"module": f"encoder.blocks.{number}", "num_chs": config.width, "reduction": config.patch}
             for number in range(config.depth)
@@ -169,7 +168,7 @@ class JepaViT(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Compute the inside of each block again in the backward pass in place of keeping it."""
-        self.grad_checkpointing = enable
+        checkpoint_activations(self.encoder, enable)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters of more than one dimension that are vectors all the same."""
@@ -209,13 +208,9 @@ class JepaViT(nn.Module):
         """Tokens as they leave the `wanted` blocks; none behind block `last` is run."""
         tokens, rotation = self.encoder.begin(self._clips(x))
         found: dict[int, Tensor] = {}
-        for number, block in enumerate(self.encoder.blocks[: last + 1]):
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, rotation, use_reentrant=False)
-            else:
-                tokens = block(tokens, rotation)
+        for number, after in zip(range(last + 1), self.encoder.blocks.after_each(tokens, rotation), strict=False):
             if number in wanted:
-                found[number] = tokens
+                found[number] = after
         return found
 
 

@@ -40,6 +40,8 @@ FENCES: dict[str, str] = {
     "fsspec": r"data/remote\.py",
     "webdataset": r"data/shard_writer\.py",
     "matplotlib": r"viz/",
+    "wandb": r"training/loggers\.py",
+    "mlflow": r"training/loggers\.py",
     "jsonargparse": r"arguments\.py",
     "transformers": r"(?!)",
     "huggingface_hub": r"checkpoints/hub\.py",

@@ -15,9 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
+from jepa.models.blocks import Init, initialise, require_shape, rescale
 from jepa.models.place import kept
 from jepa.models.rope import Rotation, Variant, rotation
+from jepa.models.stack import make_blocks
 from jepa.tokens import TokenGrid
 
 
@@ -99,8 +100,7 @@ class ActionPredictor(nn.Module):
         count = told_BTCD.shape[2]
         x = torch.cat([told_BTCD, frames_BTFD], dim=2).flatten(1, 2)
         where, seen = self._table(grid, x.device)
-        for block in self.predictor_blocks:
-            x = block(x, where, seen)
+        x = self.predictor_blocks(x, where, seen)
         out: Tensor = self.predictor_proj(
             self.predictor_norm(x.unflatten(1, (grid.steps, -1))[:, :, count:].flatten(1, 2))
         )

@@ -7,7 +7,7 @@ import math
 from typing import Literal
 
 from jaxtyping import Bool, Float
-from timm.layers import DropPath, LayerScale, Mlp, trunc_normal_
+from timm.layers import LayerScale, Mlp, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,22 +50,26 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width, round(width * mlp_ratio))
         self.ls2 = LayerScale(width, layer_scale) if layer_scale else nn.Identity()
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = drop_path
+        """Rate at which `jepa.models.stack.Stack` leaves out a branch for a clip in training."""
 
     def forward(
-        self, x: Float[Tensor, "B N D"], rotation: Rotation | None = None, seen: Bool[Tensor, "N N"] | None = None
+        self,
+        x: Float[Tensor, "B N D"],
+        rotation: Rotation | None = None,
+        seen: Bool[Tensor, "N N"] | None = None,
+        survival: Float[Tensor, "2 B 1 1"] | None = None,
     ) -> Float[Tensor, "B N D"]:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation, seen)))
-        out: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
+        """Args:
+        rotation: of the tokens.
+        seen: which tokens (columns) each token (rows) attends to; none for all.
+        survival: factors of both branches of each clip; none for 1.
+        """
+        branch = self.ls1(self.attn(self.norm1(x), rotation, seen))
+        x = x + (branch if survival is None else branch * survival[0].to(branch.dtype))
+        branch = self.ls2(self.mlp(self.norm2(x)))
+        out: Tensor = x + (branch if survival is None else branch * survival[1].to(branch.dtype))
         return out
-
-
-def make_blocks(
-    depth: int, width: int, heads: int, mlp_ratio: float, drop_path: float, layer_scale: float | None = None
-) -> nn.ModuleList:
-    """A stack of blocks whose stochastic depth rate rises linearly from 0 to `drop_path`."""
-    rates = [drop_path * number / max(depth - 1, 1) for number in range(depth)]
-    return nn.ModuleList(Block(width, heads, mlp_ratio, rate, layer_scale) for rate in rates)
 
 
 def require_shape(name: str, width: int, depth: int, heads: int) -> None:

@@ -17,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
+from jepa.models.blocks import Init, initialise, require_shape, rescale
 from jepa.models.patch_embed import PatchEmbed
 from jepa.models.place import PlaceConfig, Places, PositionKind
 from jepa.models.rope import Rotation, Variant
+from jepa.models.stack import make_blocks
 from jepa.tokens import TokenGrid
 
 MODALITY_STD = 1e-6
@@ -157,7 +158,7 @@ class Encoder(nn.Module):
         self, clips: Float[Tensor, "B C T H W"], context: Int[Tensor, "B K"] | None = None
     ) -> Float[Tensor, "B K D"]:
         """Normalised output tokens of all tokens, or of the `context` ids only."""
-        return self.levels(clips, [self.config.depth - 1], context)[0]
+        return self._levels(clips, [self.config.depth - 1], context)[0]
 
     def hierarchy(
         self, clips: Float[Tensor, "B C T H W"], count: int, context: Int[Tensor, "B K"] | None = None
@@ -168,11 +169,10 @@ class Encoder(nn.Module):
             ConfigError: there are fewer supervised levels.
         """
         if count == 1:
-            output: Tensor = self(clips, context)
-            return output
+            return self._levels(clips, [self.config.depth - 1], context)[0]
         if count > len(self.config.levels):
             raise ConfigError(f"{count} levels wanted of an encoder with {len(self.config.levels)} supervised ones")
-        return torch.cat(self.levels(clips, self.config.levels[-count:], context), dim=-1)
+        return torch.cat(self._levels(clips, self.config.levels[-count:], context), dim=-1)
 
     def levels(
         self,
@@ -186,16 +186,21 @@ class Encoder(nn.Module):
         Raises:
             ConfigError: a level outside the depth.
         """
+        return self._levels(clips, levels, context)
+
+    def _levels(self, clips: Tensor, levels: Sequence[int], context: Tensor | None) -> list[Tensor]:
+        """What the ways in above have in common; none of them goes through another, as a sharded encoder gathers its
+        parameters when one is entered and lets them go when it is left."""
         depth = self.config.depth
         if not all(-depth <= level < depth for level in levels):
             raise ConfigError(f"levels {list(levels)} reach outside an encoder of depth {depth}")
         wanted = [level % depth for level in levels]
         tokens, rotation = self.begin(clips, context)
         found: dict[int, Tensor] = {}
-        for number, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
-            tokens = block(tokens, rotation)
+        numbers = range(max(wanted, default=-1) + 1)
+        for number, after in zip(numbers, self.blocks.after_each(tokens, rotation), strict=False):
             if number in wanted:
-                found[number] = self.normalise(tokens, number)
+                found[number] = self.normalise(after, number)
         return [found[level] for level in wanted]
 
     def begin(

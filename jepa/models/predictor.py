@@ -18,9 +18,10 @@ from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
 from jepa.errors import ConfigError
-from jepa.models.blocks import Init, initialise, make_blocks, require_shape, rescale
+from jepa.models.blocks import Init, initialise, require_shape, rescale
 from jepa.models.encoder import MODALITY_STD
 from jepa.models.place import PlaceConfig, Places
+from jepa.models.stack import make_blocks
 from jepa.tokens import Mask, TokenGrid
 
 
@@ -160,9 +161,7 @@ class Predictor(nn.Module):
         tokens, rotation = self.places.place(torch.cat([seen, asked], dim=1), grid, torch.cat([where, target], dim=1))
         if self.config.modality:
             tokens = tokens + (self.img_mod_embed if image else self.video_mod_embed).to(tokens.dtype)
-        for block in self.predictor_blocks:
-            tokens = block(tokens, rotation)
-        out: Tensor = self.predictor_norm(tokens)
+        out: Tensor = self.predictor_norm(self.predictor_blocks(tokens, rotation))
         return out
 
 

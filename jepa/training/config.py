@@ -24,6 +24,7 @@ from jepa.objectives.build import ObjectiveConfig, require_outputs
 from jepa.optim.schedules import OptimConfig
 from jepa.rng import derive
 from jepa.tokens import TokenGrid
+from jepa.training.health import HealthConfig
 from jepa.training.run_config import RunConfig
 
 
@@ -162,7 +163,9 @@ class PretrainConfig:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """Batch size and reading."""
     run: RunConfig = field(default_factory=RunConfig)
-    """Device, logging, checkpoints."""
+    """Device, processes, logging, checkpoints."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """What is done about steps that are not finite, and about collapse."""
     phases: tuple[PhaseConfig, ...] = ()
     """Parts of the run, one after the other, e.g. pretraining and cool-down: each a `name` and `changes`, keys of this
     configuration with their values in that phase. Each is a run folder in `out` and starts from the weights and the
@@ -209,6 +212,16 @@ class PretrainConfig:
     def last_step(self) -> int:
         """Optimizer steps after which the run is finished."""
         return min(self.max_steps or self.optim.steps, self.optim.steps)
+
+    def parts(self, clips: int, *, images: bool = False) -> int:
+        """Equal parts in which a device computes its share of a step, so many clips or images; see run.device_batch.
+
+        Images may be more at once, by as much as they have fewer tokens.
+        """
+        most = self.run.device_batch or clips
+        if images:
+            most = max(most * self.grid.count // self.image_grid.count, 1)
+        return next(parts for parts in range(1, clips + 1) if clips % parts == 0 and clips // parts <= most)
 
     @property
     def grid(self) -> TokenGrid:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from jepa.errors import ConfigError
 from jepa.version import __version__
 
 _PACKAGES = ("torch", "lightning", "timm", "numpy", "av", "decord", "webdataset", "pyarrow", "safetensors")
@@ -42,21 +41,6 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None
-
-
-def require_single_process() -> None:
-    """Refuse to be one of several: every task of a launcher would train its own model into one folder.
-
-    Raises:
-        ConfigError: `srun` or `torchrun` started more than one task.
-    """
-    for name, launcher in (("WORLD_SIZE", "torchrun"), ("SLURM_STEP_NUM_TASKS", "srun")):
-        tasks = os.environ.get(name, "1")
-        if tasks.isdigit() and int(tasks) > 1:
-            raise ConfigError(
-                f"started as one of {tasks} tasks ({name}={tasks}), but pretraining runs in one process: "
-                f"use one task in {launcher}"
-            )
 
 
 def _command() -> str:

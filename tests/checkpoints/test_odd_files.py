@@ -16,7 +16,7 @@ from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.weights import Hints
 from jepa.cli import main
 from jepa.errors import DataError
-from jepa.models.blocks import make_blocks
+from jepa.models.stack import make_blocks
 from jepa.models.build import ModelConfig, build_jepa
 from jepa.models.probes import ProbeConfig, build_probe
 
