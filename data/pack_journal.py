@@ -28,9 +28,9 @@ from typing import Any, Self
 import numpy as np
 
 from jepa.data.digests import DIGEST
+from jepa.data.folder_lock import FolderLock
 from jepa.data.index import ShardEntry, atomic, writing
 from jepa.data.lists import Entry
-from jepa.data.folder_lock import FolderLock
 from jepa.data.pack_plan import PackPlan, changed_sources, list_difference, settings_difference
 from jepa.data.shard_writer import FinishedShard, claim, sync_folder, take_up
 from jepa.data.source import JOURNAL, split_folders

@@ -1,9 +1,9 @@
 """What runs in a worker process: numbers come in, items go out, until it is told to stop.
 
-Signals that ask a job to end (Ctrl-C in a terminal, a scheduler's SIGTERM or SIGUSR1) reach all its processes, but are for the
-main one, which still wants its batches while it saves: a worker ignores them. It ends with its parent all the same,
-however that one ends: the kernel signals it when the parent's end of a pipe is closed, and that signal kills, also in
-the middle of native code that holds Python's lock.
+Signals that ask a job to end (Ctrl-C in a terminal, a scheduler's SIGTERM or SIGUSR1) reach all its processes, but are
+for the main one, which still wants its batches while it saves: a worker ignores them. It ends with its parent all the
+same, however that one ends: the kernel signals it when the parent's end of a pipe is closed, and that signal kills,
+also in the middle of native code that holds Python's lock.
 """
 
 import fcntl

@@ -57,7 +57,8 @@ class MetricsLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(module, Pretraining) and module.output is not None
+        assert isinstance(module, Pretraining)
+        assert module.output is not None
         step, self.row = module.step, None
         # A skipped step is in no mean: its loss may be no number.
         if module.verdict is Verdict.APPLY:

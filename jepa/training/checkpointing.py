@@ -78,7 +78,8 @@ class Checkpointing(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(module, Pretraining) and module.agreed is not None
+        assert isinstance(module, Pretraining)
+        assert module.agreed is not None
         config, step, wish = module.config, module.step, module.agreed.wish
         if wish == FAILED_SAVE:
             module.team.together(self._finish)

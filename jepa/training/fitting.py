@@ -57,7 +57,8 @@ def fit(
     rows = MetricsLog(metrics, clips)
     memories = {"metrics": rows, "health": module.health}
     saving = Checkpointing(folder, store, session.stop, events, memories, saved)
-    reporting = Reporting(events, status, StallDump(folder.stacks, team.ranks.rank, config.run.stall_after), rows, saving)
+    stall = StallDump(folder.stacks, team.ranks.rank, config.run.stall_after)
+    reporting = Reporting(events, status, stall, rows, saving)
     trainer = Trainer(
         **trainer_options(config, team.ranks, session.device),
         max_steps=-1,
@@ -80,8 +81,7 @@ def fit(
         use_distributed_sampler=False,
     )
     module.team = team
-    events_of_rank_zero = events if team.leads else None
-    with _told(events_of_rank_zero, status, module), _exit_codes(session, folder):
+    with _told(events if team.leads else None, status, module), _exit_codes(session, folder):
         trainer.fit(module, datamodule=clips)
 
 

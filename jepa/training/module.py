@@ -38,8 +38,8 @@ from jepa.rng import derive
 from jepa.training.agreement import Agreed, Agreement
 from jepa.training.config import PretrainConfig
 from jepa.training.health import StepHealth, Verdict
-from jepa.training.strategy import gradient_exchange
 from jepa.training.launch import Ranks
+from jepa.training.strategy import gradient_exchange
 from jepa.training.team import OthersTell, Team, ranks_text
 from jepa.training.timings import Timings
 from jepa.types import ClipBatch, StepOutput

@@ -15,6 +15,10 @@ from jepa.errors import ConfigError
 from jepa.types import ClipBatch
 
 
+ClipLine = tuple[int, str, str, list[int]]
+"""Position, source, key and frames of a clip."""
+
+
 class OrderFile:
     """The clips of one run."""
 
@@ -50,10 +54,6 @@ class OrderFile:
                 file.write(b"".join(lines))
         except OSError as error:
             raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
-
-
-ClipLine = tuple[int, str, str, list[int]]
-"""Position, source, key and frames of a clip."""
 
 
 def shown(batch: ClipBatch) -> list[ClipLine]:

@@ -81,7 +81,11 @@ def restore(
 
 @torch.no_grad()
 def load_weights(module: Pretraining, weights: Mapping[str, Tensor]) -> None:
-    """Whole tensors into the parameters of a module, whole or divided. Raises ValueError unless the names are its own."""
+    """Whole tensors into the parameters of a module, whole or divided.
+
+    Raises:
+        ValueError: names other than its own.
+    """
     own = module.state_dict()
     if own.keys() != weights.keys():
         raise ValueError(f"got weights of other names: {sorted(own.keys() ^ weights.keys())[:3]}")
