@@ -1,11 +1,13 @@
 """`jepa pretrain`: train an encoder by predicting what is masked."""
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jepa.training.config import PretrainConfig as Config
 
 if TYPE_CHECKING:
+    from jepa.eval.online import OnlineProbe
     from jepa.training.trainer import PretrainResult
 
 SUMMARY = "Pretrain an encoder on shards or a folder of videos"
@@ -18,9 +20,18 @@ def run(config: Config) -> int:
     """Train and print where the model is."""
     from jepa.training.trainer import pretrain  # imports lightning, which `--help` and usage errors need not wait for
 
-    result = pretrain(config)
+    result = pretrain(config, _watchers(config))
     print(_as_json(result) if config.json else _as_text(result))
     return 0
+
+
+def _watchers(config: Config) -> "Sequence[OnlineProbe]":
+    """What looks on, if anything does. Labels that cannot be used end the command before anything is written."""
+    if config.online.data is None:
+        return ()
+    from jepa.eval.online import OnlineProbe
+
+    return [OnlineProbe(config.online, seed=config.seed, loader=config.loader)]
 
 
 def _as_json(result: "PretrainResult") -> str:
