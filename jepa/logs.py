@@ -212,3 +212,8 @@ def progress(items: Iterable[Any] | None, description: str, total: int | None = 
     if total is None and isinstance(items, Sized):
         total = len(items)
     return Progress(items, description, total, before)
+
+
+@contextmanager
+def for_rank(rank: int) -> Iterator[None]:
+    yield

@@ -1,9 +1,11 @@
 """`jepa pretrain`: train an encoder by predicting what is masked."""
 
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from jepa.logs import for_rank
 from jepa.training.config import PretrainConfig as Config
 
 if TYPE_CHECKING:
@@ -18,10 +20,16 @@ __all__ = ["EXAMPLE", "SUMMARY", "Config", "run"]
 
 def run(config: Config) -> int:
     """Train and print where the model is."""
-    from jepa.training.trainer import pretrain  # imports lightning, which `--help` and usage errors need not wait for
+    # Imports lightning, which `--help` and usage errors need not wait for.
+    from jepa.training.launch import find_ranks
+    from jepa.training.trainer import pretrain
 
-    result = pretrain(config, _watchers(config))
-    print(_as_json(result) if config.json else _as_text(result))
+    rank = find_ranks(os.environ).rank
+    with for_rank(rank):
+        watchers = _watchers(config)
+    result = pretrain(config, watchers)
+    if rank == 0:
+        print(_as_json(result) if config.json else _as_text(result))
     return 0
 
 

@@ -23,6 +23,7 @@ from jepa.training.reporting import Reporting
 from jepa.training.run_folder import RunFolder
 from jepa.training.session import Session
 from jepa.training.stall import StallDump
+from jepa.training.state import Memory
 from jepa.training.status import State, StatusFile
 from jepa.training.strategy import trainer_options
 
@@ -55,7 +56,7 @@ def fit(
             order.start(step)
     events, status = EventsFile(folder.events), StatusFile(folder.status)
     rows = MetricsLog(metrics, clips)
-    memories = {"metrics": rows, "health": module.health}
+    memories: dict[str, Memory] = {"metrics": rows, "health": module.health}
     saving = Checkpointing(folder, store, session.stop, events, memories, saved)
     stall = StallDump(folder.stacks, team.ranks.rank, config.run.stall_after)
     reporting = Reporting(events, status, stall, rows, saving)
