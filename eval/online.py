@@ -24,9 +24,10 @@ from torch import Tensor
 
 from jepa.checkpoints.frozen import FrozenEncoder
 from jepa.data.evaluation_batches import EvaluationBatch, evaluation_batches
-from jepa.data.loader_config import LoaderConfig
+from jepa.data.frames import Frames
+from jepa.data.windows import segment_windows
 from jepa.errors import ConfigError, DataError, JepaError
-from jepa.eval.clips import ClipSet, Task, choose_tasks, open_evaluation_data
+from jepa.eval.clips import ClipSet, EvaluationData, Task, choose_tasks, open_evaluation_data
 from jepa.eval.features import TokenTable, view_of
 from jepa.eval.knn import KnnConfig
 from jepa.eval.linear import LinearConfig
@@ -35,9 +36,8 @@ from jepa.eval.probes import Features, ProbesConfig, run_probe
 from jepa.eval.probes_file import ProbesFile
 from jepa.logs import get_logger
 from jepa.training.collapse import CHANCE
-from jepa.training.config import PretrainConfig
+from jepa.training.config import ClipConfig, PretrainConfig
 from jepa.training.module import Pretraining
-from jepa.training.online_config import OnlineConfig
 from jepa.training.state import is_sharded
 
 log = get_logger(__name__)
@@ -54,24 +54,29 @@ class OnlineProbe(Callback):
     unless the latest step was one of the probe.
     """
 
-    def __init__(self, config: OnlineConfig, *, seed: int, loader: LoaderConfig) -> None:
+    def __init__(self, run: PretrainConfig) -> None:
         """
         Args:
-            config: which clips and how often.
-            seed: of the run; it chooses the clips.
-            loader: how clips are read.
+            run: of all its phases, if it has any.
 
         Raises:
-            DataError: there are no such clips, or they have no labels, or no two classes.
-            ConfigError: `config.data` is not set.
+            DataError: there are no such clips, they are too short, or they have no labels, or no two classes.
+            ConfigError: `run.online.data` is not set.
         """
+        config, self.seed = run.online, run.seed
         if config.data is None:
             raise ConfigError("there are no clips for the online probe: set online.data")
-        self.config, self.seed, self.loader = config, seed, loader
-        self.data = open_evaluation_data(config.data, seed=seed, limit=config.clips, remote=loader.remote)
-        self.tasks = choose_tasks(self.data, config.tasks)
+        try:
+            self.data = open_evaluation_data(config.data, seed=self.seed, limit=config.clips, remote=run.loader.remote)
+            self.tasks = choose_tasks(self.data, config.tasks)
+            for part in (run, *(run.phase_run(number) for number in range(len(run.phases)))):
+                _require_length(self.data, part.clip)
+        except DataError as error:
+            raise DataError(f"online.data: {error}") from error
+        self.config = config
         self.columns: dict[str, float] = {}
         self._probes = ProbesConfig(knn=KnnConfig(k=config.k), linear=LinearConfig(strengths=_STRENGTHS))
+        self._frames: dict[int, tuple[Frames, Frames]] = {}
         self._first = True
         self._off = False
 
@@ -107,7 +112,8 @@ class OnlineProbe(Callback):
         """Of all clips; none where they could not be read and the training can do without."""
         try:
             with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
-                train, test = (encode(module, clips, self.loader) for clips in (self.data.train, self.data.test))
+                frames = self._open(module.config)
+                train, test = encode(module, self.data.train, frames[0]), encode(module, self.data.test, frames[1])
         except JepaError as error:
             if is_sharded(module):
                 raise
@@ -115,6 +121,14 @@ class OnlineProbe(Callback):
             self._off = True
             return None
         return Features(train, test)
+
+    def _open(self, config: PretrainConfig) -> tuple[Frames, Frames]:
+        """The frames of both parts; once for each size of clips, as they may be decoded for it."""
+        size, loader = config.clip.size, config.loader
+        if size not in self._frames:
+            train, test = self.data.train.source, self.data.test.source
+            self._frames[size] = loader.open_frames(train, size), loader.open_frames(test, size)
+        return self._frames[size]
 
     def _measure(self, kind: Literal["knn", "linear"], task: Task, features: Features) -> dict[str, Any]:
         answers = run_probe(kind, features, task, self._probes, seed=self.seed)
@@ -125,10 +139,15 @@ class OnlineProbe(Callback):
 
 
 @torch.no_grad()
-def encode(module: Pretraining, clips: ClipSet, loader: LoaderConfig) -> Tensor:
+def encode(module: Pretraining, clips: ClipSet, frames: Frames) -> Tensor:
     """Mean token of each time step by the target encoder, float32 (clips, steps * D), on the CPU.
 
     Of a divided model all processes must ask for it together.
+
+    Args:
+        module: in training.
+        clips: what to encode.
+        frames: of their source, at the size of the clips.
 
     Raises:
         DataError: clips that cannot be read, or tokens that are not finite.
@@ -142,8 +161,9 @@ def encode(module: Pretraining, clips: ClipSet, loader: LoaderConfig) -> Tensor:
         window=view.window,
         size=view.size,
         batch_size=rows,
-        loader=loader,
+        loader=config.loader,
         indices=clips.indices,
+        frames=frames,
     )
     found = []
     for _ in range(-(-len(clips) // rows)):
@@ -163,6 +183,13 @@ def encode(module: Pretraining, clips: ClipSet, loader: LoaderConfig) -> Tensor:
 def _columns(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found = {f"online/{line['probe']}/{line['task']}": line["accuracy"] for line in lines}
     return found | {f"{CHANCE}{line['task']}": line["chance"] for line in lines}
+
+
+def _require_length(data: EvaluationData, clip: ClipConfig) -> None:
+    """Raises DataError if a video is too short for a clip, before a run has started rather than in the middle of it."""
+    for part in (data.train, data.test):
+        for info in part.infos:
+            segment_windows(info, clip.window, 1)
 
 
 def rows_of(config: PretrainConfig, processes: int) -> int:

@@ -39,7 +39,7 @@ def _watchers(config: Config) -> "Sequence[OnlineProbe]":
         return ()
     from jepa.eval.online import OnlineProbe
 
-    return [OnlineProbe(config.online, seed=config.seed, loader=config.loader)]
+    return [OnlineProbe(config)]
 
 
 def _as_json(result: "PretrainResult") -> str:
