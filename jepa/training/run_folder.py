@@ -44,8 +44,8 @@ log = get_logger(__name__)
 # it holds (its fingerprint is in the checkpoint), so that a data set may move; and so is a teacher.
 _FREE_KEYS = ("data", "images.data", "objective.teacher", "out", "max_steps", "resume", "json")
 _FREE_GROUPS = (
-    "run.", "health.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote",
-    "loader.deadline", "loader.max_bad",
+    "run.", "health.", "online.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache",
+    "loader.remote", "loader.deadline", "loader.max_bad",
 )  # fmt: skip
 
 
@@ -252,11 +252,20 @@ def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
     cache = config.loader.cache and config.loader.cache.absolute()
     loader = replace(config.loader, cache=cache)
     images = replace(config.images, data=config.images.data and absolute(config.images.data))
+    online = replace(config.online, data=config.online.data and absolute(config.online.data))
     data, out = absolute(config.data), config.out.absolute()
     objective = replace(config.objective, teacher=teacher)
     phases = tuple(replace(phase, changes=_absolute_paths(phase.changes)) for phase in config.phases)
     return replace(
-        config, data=data, out=out, init=init, images=images, loader=loader, objective=objective, phases=phases
+        config,
+        data=data,
+        out=out,
+        init=init,
+        images=images,
+        loader=loader,
+        objective=objective,
+        online=online,
+        phases=phases,
     )
 
 
