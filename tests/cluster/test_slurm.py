@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
-STEPS = 200
+STEPS = 100
 CPUS = ["--gpus-per-node", 0, "--env", "GLOO_SOCKET_IFNAME=lo,OMP_NUM_THREADS=1"]
 
 
