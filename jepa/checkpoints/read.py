@@ -50,7 +50,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     path = _target(path)
     try:
         return read_manifest(path).facts
-    except DataError:
+    except (DataError, OSError):
         if path.is_dir():
             from jepa.checkpoints.sharded import read_rest
 
@@ -67,7 +67,7 @@ def checkpoint_digest(path: Path) -> str:
     path = _target(path)
     try:
         files = read_manifest(path).files
-    except DataError:
+    except (DataError, OSError):
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
         try:
             files = {f"{path.name}/{file.name}": FileDigest.of(file) for file in inside}
