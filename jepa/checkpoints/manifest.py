@@ -29,6 +29,10 @@ _THREADS = 4
 """Files that are hashed at once."""
 
 
+class OtherVersion(DataError):
+    """A checkpoint in another format, which is not this package's to judge or to remove."""
+
+
 def data_name(step: int) -> str:
     """Name of the file or folder with the tensors of a checkpoint."""
     return f"step-{step:09d}.ckpt"
@@ -124,9 +128,9 @@ def read_manifest(data: Path) -> Manifest:
     return manifest
 
 
-def other_version(path: Path, version: object) -> DataError:
+def other_version(path: Path, version: object) -> OtherVersion:
     """What to say of a checkpoint in another format."""
-    return DataError(
+    return OtherVersion(
         f"{path} has format version {version}, this package reads {FORMAT_VERSION}: continue "
         "with the version of jepa-video that wrote it, or start another --out"
     )

@@ -84,8 +84,8 @@ def lidar(tokens: Float[Tensor, "B N D"]) -> Tensor:
     tokens of the clips, W that of tokens around the mean of their clip (of at most 4096 evenly spaced ones) plus 1e-4
     on the diagonal. As in LiDAR, but for what is compared: there the samples of a class are 50 augmented views of one
     image and there are 1000 images; here they are the tokens of a clip, which are at hand, and the clips are those of a
-    batch, so values compare only between batches of one size. NaN when a token is not finite or there are fewer than two
-    clips.
+    batch, so values compare only between batches of one size. NaN when a token is not finite or there are fewer than
+    two clips.
     """
     values_BND = tokens.double()  # eigenvalues span many orders of magnitude
     if len(values_BND) < 2 or not values_BND.isfinite().all():
