@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
 from jaxtyping import Float
 from timm.layers import global_pool_nlc, trunc_normal_
 from timm.models import (
