@@ -170,7 +170,7 @@ def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
 
 def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path | str) -> None:
     """Raise ConfigError, naming the keys, if the two configurations would train something else."""
-    old, new = (_flat(configuration.to_dict(_absolute(config))) for config in (before, now))
+    old, new = (_flat(configuration.to_dict(with_absolute_paths(config))) for config in (before, now))
     changed = [key for key in new if old.get(key) != new[key] and not _is_free(key)]
     if changed:
         shown = ", ".join(f"{key} (was {old.get(key)}, now {new[key]})" for key in changed[:3])
@@ -242,7 +242,7 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int, ranks: in
     Raises:
         ConfigError: the folder cannot be written.
     """
-    kept = replace(_absolute(config), resume=False, json=False)  # `resume` is said anew each time
+    kept = replace(with_absolute_paths(config), resume=False, json=False)  # `resume` is said anew each time
     with atomic_write(folder.config) as file:
         file.write(f"# {folder.resume_command()}\n{configuration.to_yaml(kept)}".encode())
     now = describe()
@@ -254,7 +254,7 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int, ranks: in
         file.write(json.dumps(now | {"starts": starts}, indent=2).encode() + b"\n")
 
 
-def _absolute(config: PretrainConfig) -> PretrainConfig:
+def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
     """With absolute paths: they mean the same from any working directory. Names of shipped weights stay."""
     init, teacher = _absolute_weights(config.init), _absolute_weights(config.objective.teacher)
     cache = config.loader.cache and config.loader.cache.absolute()
