@@ -6,11 +6,7 @@ How many there are is found out by going on until one passes.
 
 import errno
 import os
-import resource
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +16,7 @@ import torch
 
 from jepa.checkpoints.manifest import data_name, manifest_name
 from jepa.checkpoints.store import CheckpointStore, read_checkpoint
-from jepa.errors import ConfigError, DataError
+from jepa.errors import ConfigError
 
 KILLED = 77
 MOST = 200
@@ -139,7 +135,11 @@ def test_a_kill_at_any_operation(
 @pytest.mark.parametrize("ever_after", [False, True], ids=["once", "from then on"])
 @pytest.mark.parametrize("before", BEFORE)
 def test_an_error_of_the_device_at_any_operation(
-    memory_path: Path, fork: Fork, disturb: Callable[..., Callable[[], bool]], before: Callable[[Path], set[int]], ever_after: bool
+    memory_path: Path,
+    fork: Fork,
+    disturb: Callable[..., Callable[[], bool]],
+    before: Callable[[Path], set[int]],
+    ever_after: bool,
 ) -> None:
     def fail() -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -100,7 +100,9 @@ def test_a_copy_without_manifest_is_read_all_the_same(tmp_path: Path) -> None:
     copy.write_bytes(saved.path.read_bytes())
     assert read_facts(copy) == saved.facts
     assert same(read_checkpoint(copy)["state_dict"], state(3)["state_dict"])
-    assert checkpoint_digest(copy) == checkpoint_digest(saved.path) == checkpoint_digest(saved.path.parent / "last.ckpt")
+    assert (
+        checkpoint_digest(copy) == checkpoint_digest(saved.path) == checkpoint_digest(saved.path.parent / "last.ckpt")
+    )
     copy.write_bytes(saved.path.read_bytes()[:-1])
     assert checkpoint_digest(copy) != checkpoint_digest(saved.path)
 
@@ -159,11 +161,15 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
     **{f"data cut to {share}": ("ckpt", lambda path, s=share: cut(path, s), r"bytes, not") for share in (0, 0.1, 0.9)},
     "data cut by a byte": ("ckpt", lambda path: os.truncate(path, path.stat().st_size - 1), r"bytes, not"),
     "data too long": ("ckpt", lambda path: path.write_bytes(path.read_bytes() + b"\0"), r"bytes, not"),
-    **{f"data flipped at {at}": ("ckpt", lambda path, a=at: flip(path, a), "another digest") for at in (0, 0.3, 0.7, 1)},
+    **{
+        f"data flipped at {at}": ("ckpt", lambda path, a=at: flip(path, a), "another digest") for at in (0, 0.3, 0.7, 1)
+    },
     "manifest missing": ("json", Path.unlink, "is missing"),
     "manifest empty": ("json", lambda path: cut(path, 0), "is damaged"),
     "manifest cut": ("json", lambda path: cut(path, 0.6), "is damaged"),
-    **{f"manifest flipped at {at}": ("json", lambda path, a=at: flip(path, a), "manifest") for at in (0, 0.2, 0.5, 0.9)},
+    **{
+        f"manifest flipped at {at}": ("json", lambda path, a=at: flip(path, a), "manifest") for at in (0, 0.2, 0.5, 0.9)
+    },
     "manifest of another step": ("json", of_another_step, "of another checkpoint, of step 1"),
     "manifest no object": ("json", lambda path: path.write_text("[1, 2]"), "is damaged"),
     "manifest binary": ("json", lambda path: path.write_bytes(b"\xff\0\xfe"), "is damaged"),
@@ -269,7 +275,11 @@ def test_the_single_file_of_format_1_is_refused_and_not_replaced(tmp_path: Path)
     old = {"global_step": 3, "jepa": {"format_version": 1, "position": 12, "fingerprint": "f00"}}
     save_state(old, tmp_path / "last.ckpt")
     told = r"has format version 1, this package reads 2: continue with the version .* that wrote it, or start another"
-    for read in (store.newest, lambda: read_checkpoint(tmp_path / "last.ckpt"), lambda: read_facts(tmp_path / "last.ckpt")):
+    for read in (
+        store.newest,
+        lambda: read_checkpoint(tmp_path / "last.ckpt"),
+        lambda: read_facts(tmp_path / "last.ckpt"),
+    ):
         with pytest.raises(DataError, match=told):
             read()
     with pytest.raises(ConfigError, match=r"cannot write .*last\.ckpt: what lies there is no link"):

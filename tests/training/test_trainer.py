@@ -21,8 +21,8 @@ from jepa.models.jepa import JEPA
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.training.config import PretrainConfig
 from jepa.training.metrics import CLOCKED, COLUMNS, MetricsFile
-from jepa.training.timings import PARTS
 from jepa.training.run_folder import RunFolder
+from jepa.training.timings import PARTS
 from jepa.training.trainer import build_module, pretrain
 from jepa.types import ClipBatch, StepOutput
 
