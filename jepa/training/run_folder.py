@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from jepa import config as configuration
-from jepa.checkpoints.io import atomic_write, file_digest
+from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
-from jepa.checkpoints.manifest import manifest_name, step_of
-from jepa.checkpoints.read import read_facts
+from jepa.checkpoints.read import checkpoint_digest, read_facts
 from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
@@ -221,10 +220,9 @@ def start_digest(init: str) -> str | None:
     """Digest of what a run starts from; none if it is not there (any more)."""
     if not is_checkpoint(init):
         return weights_digest(init)
-    path = Path(init).resolve()
-    try:  # of a checkpoint that is a folder, the manifest has the digests of all its files
-        return file_digest(path.parent / manifest_name(step_of(path.name) or 0) if path.is_dir() else path)
-    except OSError:
+    try:
+        return checkpoint_digest(Path(init))
+    except DataError:
         return None
 
 
