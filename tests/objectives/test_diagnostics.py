@@ -132,7 +132,8 @@ def test_ema_distance_shrinks_by_the_momentum() -> None:
 
 @pytest.fixture
 def mesh() -> Iterator[DeviceMesh]:
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    store = distributed.HashStore()  # type: ignore[attr-defined]
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield DeviceMesh("cpu", [0])
     distributed.destroy_process_group()
 
