@@ -96,7 +96,7 @@ class Pretraining(LightningModule):
         if self.device_mesh is not None:
             shard(self.jepa, self.device_mesh["data_parallel"])
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> torch.optim.AdamW:
         optimizer = build_optimizer([self.jepa.encoder, self.jepa.predictor], self.config.optim)
         if self.moments is not None:
             # With the groups of this run: betas and the like are those of its own configuration.
@@ -128,7 +128,7 @@ class Pretraining(LightningModule):
         self.verdict = self._judge(batch, agreed)
         if self.verdict is Verdict.APPLY:
             with self.timings.part("optimizer"):
-                self._apply(optimizer, norm)
+                self._change(optimizer, norm)
         self.step += 1
         if self.verdict is Verdict.STOP:
             raise self._diverged(batch, agreed)
@@ -162,7 +162,7 @@ class Pretraining(LightningModule):
         kind = "images" if batch.single_frame else "videos"
         return self.health.judge(self.step, agreed.values["loss"], finite, kind)
 
-    def _apply(self, optimizer: Any, norm: Tensor) -> None:
+    def _change(self, optimizer: Any, norm: Tensor) -> None:
         """Change the weights. Nothing before this has changed anything."""
         config, step = self.config.optim, self.step
         if config.clip is not None:

@@ -105,6 +105,12 @@ class StallDump:
             pass  # a full disk: the next step tries again
 
 
+def stacks_in(folder: Path) -> list[Path]:
+    """Files of a folder of stacks that hold some, by rank. Raises OSError if one cannot be read."""
+    paths = sorted(folder.glob("rank-*.txt"), key=lambda path: (len(path.name), path.name))
+    return [path for path in paths if _kept(path.read_bytes())]
+
+
 def _kept(content: bytes) -> int:
     """Bytes of a file that hold stacks; behind them is the line of a process that was killed without hanging."""
     last = max((match for match in _HEAD.finditer(content)), key=lambda match: match.start(), default=None)

@@ -105,7 +105,7 @@ def whole_weights(module: Pretraining) -> dict[str, Tensor]:
     }
 
 
-def _optimizer(module: Pretraining) -> torch.optim.Optimizer:
+def _optimizer(module: Pretraining) -> torch.optim.AdamW:
     optimizer = module.optimizers(use_pl_optimizer=False)
-    assert isinstance(optimizer, torch.optim.Optimizer)
+    assert isinstance(optimizer, torch.optim.AdamW)
     return optimizer
