@@ -50,7 +50,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     path = _target(path)
     try:
         return read_manifest(path).facts
-    except DataError:
+    except (DataError, OSError):
         if path.is_dir():
             from jepa.checkpoints.sharded import read_rest
 
@@ -59,20 +59,17 @@ def read_facts(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """12 hexadecimal digits that change with any byte of a checkpoint; from its manifest if there is one.
+    """12 hexadecimal digits that change with any byte of the data of a checkpoint, whatever its manifest says.
 
     Raises:
         DataError: there is nothing, or it cannot be read.
     """
     path = _target(path)
     try:
-        files = read_manifest(path).files
-    except DataError:
         inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        try:
-            files = {f"{path.name}/{file.name}": FileDigest.of(file) for file in inside}
-        except OSError as error:
-            raise DataError(f"no checkpoint at {path}: {error.strerror}") from error
+        files = {f"{path.name}/{file.name}": FileDigest.of(file) for file in inside}
+    except OSError as error:
+        raise DataError(f"no checkpoint at {path}: {error.strerror}") from error
     # A file has one digest under any name.
     parts = [f"{name.rpartition('/')[2] if len(files) > 1 else ''} {files[name].blake2b}" for name in sorted(files)]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=DIGEST).hexdigest()

@@ -51,7 +51,7 @@ class _Files(FileSystem):
     def create_stream(self, path: Any, mode: str) -> Iterator[Any]:
         with DigestedFile(Path(path)) as file:
             yield file
-            self.written[Path(path).name] = file.result()
+        self.written[Path(path).name] = file.result()
 
     def rename(self, path: Any, new_path: Any) -> None:
         super().rename(path, new_path)

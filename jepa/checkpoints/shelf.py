@@ -55,6 +55,7 @@ class Shelf:
 
         Raises:
             OtherVersion: it is in another format.
+            OSError: it cannot be read, which may pass.
         """
         try:
             manifest = read_manifest(self.data(step))
@@ -105,13 +106,18 @@ class Shelf:
         Raises:
             OSError: the link cannot be made.
         """
-        useless = {
-            other: why
-            for other in self.steps()
-            if other != step and isinstance(why := self._checked(other, whole=other > step), str)
-        }
-        used = [other for other in self.steps() if other not in useless]
-        self._link(max(used))
+        useless: dict[int, str] = {}
+        used = [step]
+        for other in self.steps():
+            try:
+                found = self.check(other, whole=other > step) if other != step else None
+            except (OSError, OtherVersion):
+                continue  # not for us to remove
+            if isinstance(found, str):
+                useless[other] = found
+            elif found is not None:
+                used = sorted([*used, other])
+        self._link(used[-1])
         for other, why in useless.items():
             log.warning("removing the checkpoint of step %d: %s", other, why)
         upto = [other for other in used if other <= step]
@@ -131,12 +137,6 @@ class Shelf:
                     _delete(path)
             elif (step := _manifest_step(path.name)) is not None and not os.path.lexists(self.data(step)):
                 path.unlink()
-
-    def _checked(self, step: int, *, whole: bool) -> Manifest | str | None:
-        try:
-            return self.check(step, whole=whole)
-        except OtherVersion:
-            return None
 
     def _link(self, newest: int) -> None:
         temporary = self.folder / f".{LAST}{WRITING}"

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-_RESCANS = 3
+_RESCANS = 10
 """How often the folder is looked through again because another process has changed it meanwhile."""
 
 
@@ -84,7 +84,7 @@ class CheckpointStore:
         Raises:
             DataError: the folder cannot be read, or holds one of another format version.
         """
-        return [step for step in self._shelf.steps() if isinstance(self._shelf.check(step, whole=False), Manifest)]
+        return [step for step in self._shelf.steps() if isinstance(self._check(step, whole=False), Manifest)]
 
     def newest(self) -> Saved | None:
         """The newest checkpoint whose bytes are those that were written; none if there is no checkpoint.
@@ -97,7 +97,7 @@ class CheckpointStore:
         for _ in range(_RESCANS):
             steps, problems = self._shelf.steps(), dict[int, str]()
             for step in reversed(steps):
-                found = self._shelf.check(step)
+                found = self._check(step, whole=True)
                 if isinstance(found, Manifest):
                     for worse, why in problems.items():
                         log.warning(
@@ -211,6 +211,12 @@ class CheckpointStore:
 
     def _saved(self, manifest: Manifest) -> Saved:
         return Saved(manifest.step, self._shelf.data(manifest.step), manifest.facts, manifest.bytes)
+
+    def _check(self, step: int, *, whole: bool) -> Manifest | str:
+        try:
+            return self._shelf.check(step, whole=whole)
+        except OSError as error:
+            return f"it cannot be read ({error.strerror})"
 
     def _settled(self, manifest: Manifest) -> Saved:
         self._shelf.settle(manifest.step, self.keep_last, self.keep_every)

@@ -5,11 +5,11 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jepa.logs import for_rank
 from jepa.training.config import PretrainConfig as Config
 
 if TYPE_CHECKING:
-    from jepa.eval.online import OnlineProbe
+    from lightning.pytorch import Callback
+
     from jepa.training.trainer import PretrainResult
 
 SUMMARY = "Pretrain an encoder on shards or a folder of videos"
@@ -24,16 +24,13 @@ def run(config: Config) -> int:
     from jepa.training.launch import find_ranks
     from jepa.training.trainer import pretrain
 
-    rank = find_ranks(os.environ).rank
-    with for_rank(rank):
-        watchers = _watchers(config)
-    result = pretrain(config, watchers)
-    if rank == 0:
+    result = pretrain(config, _watchers)
+    if find_ranks(os.environ).rank == 0:
         print(_as_json(result) if config.json else _as_text(result))
     return 0
 
 
-def _watchers(config: Config) -> "Sequence[OnlineProbe]":
+def _watchers(config: Config) -> "Sequence[Callback]":
     """What looks on, if anything does. Labels that cannot be used end the command before anything is written."""
     if config.online.data is None:
         return ()

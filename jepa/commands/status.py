@@ -42,22 +42,23 @@ def _lines(standing: Standing, now: datetime) -> Iterator[str]:
 
 
 def _state(standing: Standing, now: datetime) -> str:
-    """The state, and how sure that is."""
+    """The state, how sure that is, and whether Slurm will go on with it."""
     holder, quiet = standing.holder, _age(standing.sign, now)
     who = holder.text if holder else "its process"
     match standing.state:
         case "running" if standing.sign and (now - datetime.fromisoformat(standing.sign)).total_seconds() > QUIET:
-            return f"running, but its last sign is {quiet} old and {who} is alive: it may hang"
+            text = f"running, but its last sign is {quiet} old and {who} is alive: it may hang"
         case "killed":
-            return f"killed: it says running, but its last sign is {quiet} old and {who} is gone"
+            text = f"killed: it says running, but its last sign is {quiet} old and {who} is gone"
         case "silent":
-            return f"silent: it says running, but its last sign is {quiet} old; look for {who}"
+            text = f"silent: it says running, but its last sign is {quiet} old; look for {who}"
         case "new":
-            return "nothing done yet"
-        case "stopped" if holder and holder.job_state == "PENDING":
-            return f"stopped, and job {holder.job} is in the queue to continue it"
+            text = "nothing done yet"
         case state:
-            return f"{state}: {standing.reason}" if standing.reason else state
+            reason = (standing.reason or "").removeprefix(f"{state} ")
+            text = f"{state}{' ' if standing.reason != reason else ': '}{reason}" if reason else state
+    queued = holder and holder.job_state == "PENDING" and standing.state in ("stopped", "killed", "failed")
+    return f"{text}; job {holder.job} is in the queue" if holder and queued else text
 
 
 def _facts(standing: Standing, now: datetime) -> Iterator[tuple[str, str]]:

@@ -152,7 +152,8 @@ class CollapseWatch:
             chance = row.get(CHANCE + task, 0.0)
             gained = self._highest_of(column, value - chance)
             # Only what is clearly above chance can be lost: a tenth of the way to 1.
-            threshold = chance + self.config.knn_fall * gained if gained > 0.1 * (1 - chance) else -math.inf
+            lost = self.config.knn_fall > 0 and gained > 0.1 * (1 - chance)
+            threshold = chance + self.config.knn_fall * gained if lost else -math.inf
             found.append(_Reading("knn", task, value, threshold, "nearest neighbours lose what they had:"))
         return found
 

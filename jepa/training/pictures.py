@@ -41,17 +41,16 @@ LEAST_SIDE = 96
 
 
 class Pictures(Callback):
-    """Draws them on rank 0, while it trains."""
+    """Draws them while a module trains, where there is a TensorBoard: on rank 0, if run.loggers names it."""
 
-    def __init__(self, board: TensorBoard) -> None:
-        self.board = board
+    def __init__(self) -> None:
         self._watching: RemovableHandle | None = None
         self._features: Tensor | None = None
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int) -> None:
         assert isinstance(module, Pretraining)
         config = module.config
-        if is_due(module.step + 1, config.steps, config.run.pictures_every, config.last_step):
+        if _board(trainer) and is_due(module.step + 1, config.steps, config.run.pictures_every, config.last_step):
             self._features = None
             self._watching = _output(module.jepa.target_encoder).register_forward_hook(self._keep)
 
@@ -59,15 +58,16 @@ class Pictures(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, Pretraining)
-        if self._watching is None:
+        board = _board(trainer)
+        if self._watching is None or board is None:
             return
         self._watching.remove()
         self._watching = None
-        kind = "images" if batch.single_frame else "videos"
-        self.board.picture(f"masks/{kind}", draw_masks(batch), module.step)
+        kind = "images" if module.config.steps.at(module.step - 1)[0] else "videos"
+        board.picture(f"masks/{kind}", draw_masks(batch), module.step)
         if self._features is not None and bool(self._features.isfinite().all()):
             picture = draw_features(batch, self._features.cpu().numpy())
-            self.board.picture(f"features/{kind}", picture, module.step)
+            board.picture(f"features/{kind}", picture, module.step)
         self._features = None
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
@@ -80,6 +80,10 @@ class Pictures(Callback):
         if self._features is None:
             clips = min(PCA_CLIPS, max(1, PCA_TOKENS // output.shape[1]))
             self._features = output[:clips].detach().float().clone()
+
+
+def _board(trainer: Trainer) -> TensorBoard | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoard)), None)
 
 
 def is_due(step: int, steps: Steps, every: int, last_step: int) -> bool:
@@ -102,10 +106,9 @@ def is_due(step: int, steps: Steps, every: int, last_step: int) -> bool:
 
 
 def draw_masks(batch: ClipBatch) -> np.ndarray:
-    """The masks of the first clip of a batch, as uint8 RGBA; a row of frames, and one for each mask. Of images, several
-    beside each other."""
-    images = batch.single_frame
-    frames_BTHWC = _frames(batch, SHOWN_STEPS if images else 1)
+    """The masks of the first clip of a batch, as uint8 RGBA; a row of frames, and one for each mask. Of images, and of
+    clips as short, several beside each other."""
+    frames_BTHWC = _frames(batch, SHOWN_STEPS if batch.grid.steps == 1 else 1)
     rows = [_row(frames_BTHWC, batch)]
     for mask in batch.masks:
         drawn = [
@@ -124,12 +127,12 @@ def draw_features(batch: ClipBatch, tokens_BND: np.ndarray) -> np.ndarray:
         tokens_BND: of its first clips; all of them share one basis.
     """
     maps = feature_maps(tokens_BND, batch.grid.shape).colours
-    frames_BTHWC = _frames(batch, min(len(maps), SHOWN_STEPS if batch.single_frame else SHOWN_CLIPS))
+    frames_BTHWC = _frames(batch, min(len(maps), SHOWN_STEPS if batch.grid.steps == 1 else SHOWN_CLIPS))
     height, width = frames_BTHWC.shape[2:4]
     shape = (len(frames_BTHWC), -1, height, width, 3)
     colours = [enlarge(step, height, width) for clip in maps[: len(frames_BTHWC)] for step in clip]
     coloured_BSHWC = np.stack(colours).reshape(shape)
-    if batch.single_frame:
+    if batch.grid.steps == 1:
         return sheet([_row(frames_BTHWC, batch), _row(coloured_BSHWC, batch)])
     pairs = zip(frames_BTHWC, coloured_BSHWC, strict=True)
     return sheet([_row(rows[None], batch) for pair in pairs for rows in pair])
@@ -152,7 +155,7 @@ def _frames(batch: ClipBatch, clips: int) -> np.ndarray:
 
 def _row(frames_BTHWC: np.ndarray, batch: ClipBatch) -> Sequence[np.ndarray]:
     """Frames to show beside each other: those of the first clip, one for each step; or one of each image."""
-    if batch.single_frame:
+    if batch.grid.steps == 1:
         return [_sized(frames[0]) for frames in frames_BTHWC]
     frames, steps = frames_BTHWC[0], batch.grid.steps
     beside = beside_frames(np.empty(steps), len(frames))  # of frames, or of maps that have one entry per step

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from jepa import config as configuration
-from jepa.checkpoints.io import atomic_write, file_digest
+from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
-from jepa.checkpoints.read import read_facts
+from jepa.checkpoints.read import checkpoint_digest, read_facts
 from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
-from jepa.errors import ConfigError
+from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.training.config import CHECKPOINT, PretrainConfig
 from jepa.training.environment import describe
@@ -187,7 +187,13 @@ def require_same_start(config: PretrainConfig, facts: Mapping[str, Any], fingerp
 
     Raises:
         ConfigError: the data is another one, or `config.init` or the teacher holds other weights by now.
+        DataError: the facts are not those of a checkpoint of this package.
     """
+    if not facts.get("fingerprint"):
+        raise DataError(
+            f"the checkpoint in {config.out} does not say which data it was trained on: restore it or start another "
+            "--out"
+        )
     if facts["fingerprint"] != fingerprint:
         raise ConfigError(
             f"cannot resume on other data: {config.data} has fingerprint {fingerprint}, the run was trained on "
@@ -215,8 +221,8 @@ def start_digest(init: str) -> str | None:
     if not is_checkpoint(init):
         return weights_digest(init)
     try:
-        return file_digest(Path(init))
-    except OSError:
+        return checkpoint_digest(Path(init))
+    except DataError:
         return None
 
 

@@ -143,4 +143,3 @@ def test_files_are_listed_by_rank(tmp_path: Path) -> None:
     for rank in (10, 2):
         (tmp_path / f"rank-{rank}.txt").write_text("rank 2 on a, process 1, after step 3 at now\nTimeout!\n")
     assert [path.name for path in stacks_in(tmp_path)] == ["rank-2.txt", "rank-10.txt"]
-    assert list(tmp_path.iterdir())
