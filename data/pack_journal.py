@@ -1,6 +1,6 @@
 """The journal of a pack: what is finished, on disk, so that the same command can go on after whatever stopped it.
 
-    OUT/.pack/lock         held while a process packs into OUT (`pack_lock.py`)
+    OUT/.pack/lock         held while a process packs into OUT (`folder_lock.py`)
     OUT/.pack/plan.json    settings and a digest of plan.bin; while this file is there, OUT is unfinished
     OUT/.pack/plan.bin     two hashes for each entry (`pack_plan.py`)
     OUT/.pack/done.jsonl   a line per finished shard and per skipped video, in the order in which they came
@@ -28,9 +28,9 @@ from typing import Any, Self
 import numpy as np
 
 from jepa.data.digests import DIGEST
+from jepa.data.folder_lock import FolderLock
 from jepa.data.index import ShardEntry, atomic, writing
 from jepa.data.lists import Entry
-from jepa.data.pack_lock import FolderLock
 from jepa.data.pack_plan import PackPlan, changed_sources, list_difference, settings_difference
 from jepa.data.shard_writer import FinishedShard, claim, sync_folder, take_up
 from jepa.data.source import JOURNAL, split_folders

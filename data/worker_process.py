@@ -1,9 +1,9 @@
 """What runs in a worker process: numbers come in, items go out, until it is told to stop.
 
-Signals that ask a job to end (Ctrl-C in a terminal, a scheduler's SIGTERM) reach all its processes, but are for the
-main one, which still wants its batches while it saves: a worker ignores them. It ends with its parent all the same,
-however that one ends: the kernel signals it when the parent's end of a pipe is closed, and that signal kills, also in
-the middle of native code that holds Python's lock.
+Signals that ask a job to end (Ctrl-C in a terminal, a scheduler's SIGTERM or SIGUSR1) reach all its processes, but are
+for the main one, which still wants its batches while it saves: a worker ignores them. It ends with its parent all the
+same, however that one ends: the kernel signals it when the parent's end of a pipe is closed, and that signal kills,
+also in the middle of native code that holds Python's lock.
 """
 
 import fcntl
@@ -31,6 +31,9 @@ ITEM, FAILURE = range(2)
 
 TASK = struct.Struct("<qq")
 """Place of a number in the range, and the number."""
+
+NOT_FOR_WORKERS = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+"""Reach all processes of a terminal or a Slurm job; what they ask for, the training process does."""
 
 STOP = b""
 """In place of a task. Closing the pipe would not do: processes that were forked hold copies of its ends."""
@@ -98,7 +101,7 @@ def _answer(connection: "Connection[Any, Any]", make: Callable[[int], Any], plac
 
 def _settle() -> None:
     """One thread; deaf to what is meant for the parent; not outliving it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (*NOT_FOR_WORKERS, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)

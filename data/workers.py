@@ -21,6 +21,7 @@ from multiprocessing import forkserver
 from typing import Any, Generic, Literal, TypeVar
 
 from jepa.data.worker_pool import Loss, OnLoss, WorkerPool
+from jepa.data.worker_process import NOT_FOR_WORKERS
 
 __all__ = ["Loader", "Loss", "StartMethod"]
 
@@ -101,18 +102,19 @@ class Loader(Generic[Item]):
 def _start_server() -> None:
     """Start the process that workers are forked from, and wait for it: it imports torch, and a worker is then quick.
 
-    Ctrl-C reaches every process of a terminal. The server would answer with a traceback while it imports, and so would
-    a worker until `worker_process._settle` has run; so they are born deaf to it. And what is asked of the server while
-    it still imports would come to life after a Ctrl-C has ended this process, and complain that it is gone; so nothing
-    is asked before an empty task has come back.
+    Ctrl-C reaches every process of a terminal, and SIGUSR1 every one of a Slurm job. The server would answer with a
+    traceback while it imports or die, and so would a worker until `worker_process._settle` has run; so they are born
+    deaf to it. And what is asked of the server while it still imports would come to life after a Ctrl-C has ended this
+    process, and complain that it is gone; so nothing is asked before an empty task has come back.
     """
     multiprocessing.set_forkserver_preload(["jepa.data.stream"])
     if threading.current_thread() is threading.main_thread():  # others may not set handlers
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in NOT_FOR_WORKERS}
         try:
             forkserver.ensure_running()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     first = multiprocessing.get_context("forkserver").Process(target=_nothing, daemon=True)
     first.start()
     first.join()

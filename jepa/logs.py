@@ -5,6 +5,7 @@ pipe, a Slurm log) it is a plain line after ten seconds, then ever more rarely, 
 carriage returns is unreadable, and so are the 60,000 lines of a week.
 `configured` is what the command line wraps around a run: it routes every logger and every Python warning
 through one handler, one line each, and mutes notices of third parties that a user can do nothing about.
+Of several ranks only the first tells how things go; of the others one hears warnings, with their rank (`for_rank`).
 As a library jepa configures nothing: it logs to the logger `jepa`, as libraries should.
 """
 
@@ -45,6 +46,8 @@ NOISE = re.compile(
     r"|Detected call of `lr_scheduler.step\(\)`"
     r"|'pin_memory' argument is set as true but no accelerator"
 )
+_rank = 0
+"""Of this process among those of its run."""
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -63,7 +66,8 @@ class _Handler(logging.Handler):
             if NOISE.search(text):
                 return
             level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-            sys.stderr.write(f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {level}{text}\n")
+            who = f"rank {_rank}: " if _rank else ""
+            sys.stderr.write(f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {level}{who}{text}\n")
             sys.stderr.flush()
         except Exception:
             self.handleError(record)
@@ -78,6 +82,23 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     logging.getLogger("py.warnings").warning("%s (%s, %s:%d)", message, category.__name__, filename, lineno)
+
+
+@contextmanager
+def for_rank(rank: int) -> Iterator[None]:
+    """Say only what rank 0 does not: within, another rank logs warnings alone, each with "rank N: " before it, and
+    shows no progress bar."""
+    global _rank
+    ours = logging.getLogger("jepa")
+    before = _rank, ours.level
+    _rank = rank
+    if rank:
+        ours.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        _rank = before[0]
+        ours.setLevel(before[1])
 
 
 @contextmanager
@@ -124,7 +145,7 @@ class Progress(Generic[Item]):
 
     def __enter__(self) -> "Progress[Item]":
         self._started = self._printed = time.monotonic()
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not _rank:
             self._bar = _rich_bar()
             self._bar.add_task(self.description, total=self.total, completed=self.before, note="")
             self._bar.start()

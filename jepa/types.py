@@ -56,6 +56,18 @@ class ClipBatch:
         """Whether these are images: clips of one frame."""
         return self.clips.shape[2] == 1
 
+    def parts(self, count: int) -> "list[ClipBatch]":
+        """The batch cut into this many equal ones. Raises ValueError if it cannot be."""
+        if len(self.clips) % count:
+            raise ValueError(f"{len(self.clips)} clips cannot be cut into {count} equal parts")
+        size = len(self.clips) // count
+        return [self._of(slice(first, first + size)) for first in range(0, len(self.clips), size)]
+
+    def _of(self, rows: slice) -> "ClipBatch":
+        masks = tuple(Mask(mask.context[rows], mask.target[rows], mask.blocks) for mask in self.masks)
+        facts = {name: getattr(self, name)[rows] for name in ("clips", "positions", "keys", "sources", "windows")}
+        return replace(self, masks=masks, **facts)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "ClipBatch":
         clips, masks = self.clips.to(device, non_blocking=non_blocking), self.masks
         return replace(self, clips=clips, masks=tuple(mask.to(device, non_blocking=non_blocking) for mask in masks))

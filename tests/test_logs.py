@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -9,7 +10,12 @@ import warnings
 import pytest
 
 from jepa import logs
-from jepa.logs import configured, get_logger, progress
+from jepa.logs import configured, for_rank, get_logger, progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_a_log_line_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,6 +31,44 @@ def test_a_log_line_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) ->
     first, second = output.err.splitlines()
     assert first.split(" ", 1)[1] == "read 3 clips"
     assert second.split(" ", 1)[1] == "warning: slow"
+
+
+def test_another_rank_says_warnings_alone_and_who_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    log = get_logger("jepa.test")
+    with configured():
+        with for_rank(3):
+            log.info("how it goes")
+            log.warning("slow")
+        with for_rank(0):
+            log.info("how it goes")
+            log.warning("slow")
+        log.info("after")
+    lines = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["warning: rank 3: slow", "how it goes", "warning: slow", "after"]
+
+
+def test_another_rank_has_no_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for rank in (0, 1):
+        with for_rank(rank), progress(None, "training", 3) as bar:
+            assert (bar._bar is None) == bool(rank)
+
+
+def test_colours_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """https://no-color.org: no escape that sets a colour (moving the cursor is none), and without it there are some."""
+    shown = {}
+    for asked in (True, False):
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("NO_COLOR", "1") if asked else monkeypatch.delenv("NO_COLOR", raising=False)
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with progress(None, "training", 3) as bar:
+            bar.advance(2, note="loss 0.5")
+        shown[asked] = terminal.getvalue()
+    assert all("loss 0.5" in text for text in shown.values())
+    colour = re.compile(r"\x1b\[[\d;]*\b(3\d|4[0-7]|9\d)\b[\d;]*m")
+    assert not colour.search(shown[True])
+    assert colour.search(shown[False])
 
 
 def test_logger_names_lie_below_jepa() -> None:
@@ -78,11 +122,6 @@ def test_progress_shows_a_note(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     with configured(), progress(None, "training") as bar:
         bar.advance(1, note="loss 0.5")
     assert capsys.readouterr().err.splitlines()[0].endswith("loss 0.5")
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_on_a_terminal_progress_is_a_bar_without_colour_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,10 +48,9 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        reason = disk_error(error)
-        if reason is None or not isinstance(error, Exception):
-            raise
-        raise ConfigError(f"cannot write {path}: {reason}; free space or choose another place") from error
+        if isinstance(error, Exception) and (told := cannot_write(path, error)):
+            raise told from error
+        raise
 
 
 def put_beside(source: Path, target: Path) -> None:
@@ -126,6 +125,14 @@ def load_state(path: Path, *, map_location: Any = "cpu", lazy: bool = False) -> 
     if not isinstance(state, dict):
         raise DataError(f"{path} holds a {type(state).__name__}, expected the state of a run")
     return state
+
+
+def cannot_write(path: Path, error: BaseException, besides: str = "") -> ConfigError | None:
+    """What to say of a write that failed, and what besides; none if it was not the disk that failed."""
+    reason = disk_error(error)
+    return (
+        ConfigError(f"cannot write {path}: {reason}{besides}; free space or choose another place") if reason else None
+    )
 
 
 def disk_error(error: BaseException) -> str | None:

@@ -1,44 +1,27 @@
-"""What happens after each optimizer step beside the training itself: metrics, checkpoints, progress.
+"""What happens after each step beside the training itself: metrics, the order of the clips, progress.
 
 The order matters and is the order of `Trainer(callbacks=...)`: metrics first, so that their state is in the
-checkpoint; then the checkpoint, which is also where a stop request ends the run; progress in between.
+checkpoint; the checkpoint last (`checkpointing.py`), which is also where a stop request ends the run.
+
+All processes run them, as they gather what each of them knows; rank 0 writes.
 """
 
 import math
 import time
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.plugins.io import CheckpointIO
 
-from jepa.checkpoints.io import load_state, save_state
 from jepa.data.steps import Steps
-from jepa.errors import InterruptedRun
-from jepa.logs import Progress, get_logger, progress
+from jepa.logs import Progress, progress
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.training.datamodule import Clips
+from jepa.training.health import Verdict
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
-from jepa.training.order_file import OrderFile
-from jepa.training.preemption import StopRequest
-from jepa.training.run_folder import RunFolder
+from jepa.training.order_file import OrderFile, shown
+from jepa.training.timings import columns
 from jepa.types import StepOutput
-
-log = get_logger(__name__)
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints through our files: atomic, synced, and never unpickled."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        save_state(checkpoint, path)
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return load_state(path, map_location=map_location)
-
-    def remove_checkpoint(self, path: Any) -> None:
-        path.unlink(missing_ok=True)
 
 
 class MetricsLog(Callback):
@@ -56,15 +39,19 @@ class MetricsLog(Callback):
     def __init__(self, file: MetricsFile, clips: Clips) -> None:
         self.file = file
         self.clips = clips
-        self._sums: dict[str, torch.Tensor] = {}
+        self.row: dict[str, float] | None = None
+        """Of the latest step, if it is a logged one."""
+        self.timings: list[dict[str, float]] = []
+        """Seconds of the parts of the steps of that row, by rank."""
+        self._sums: dict[str, float] = {}
         self._count = 0
         self._since = (0, math.nan, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": {name: float(value) for name, value in self._sums.items()}, "count": self._count}
+        return {"sums": dict(self._sums), "count": self._count}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._sums = {name: torch.tensor(value) for name, value in state_dict["sums"].items()}
+        self._sums = dict(state_dict["sums"])
         self._count = state_dict["count"]
 
     def on_train_batch_end(
@@ -72,16 +59,19 @@ class MetricsLog(Callback):
     ) -> None:
         assert isinstance(module, Pretraining)
         assert module.output is not None
-        step = trainer.global_step
-        latest = _losses(module.output) | _losses_by_kind(module.output, module.config.steps, step - 1)
-        # The old sum moves to the device of the new value: after a resume it lies on the CPU.
-        self._sums = {name: self._sums.get(name, torch.zeros(())).to(now.device) + now for name, now in latest.items()}
-        self._count += 1
+        step, self.row = module.step, None
+        # A skipped step is in no mean: its loss may be no number.
+        if module.verdict is Verdict.APPLY:
+            latest = _losses(module.output) | _losses_by_kind(module.output, module.config.steps, step - 1)
+            self._sums = {name: self._sums.get(name, 0.0) + now for name, now in latest.items()}
+            self._count += 1
         if module.is_logged(step):
-            row = self._row(module, step)
-            self.file.append(row)
-            for logger in trainer.loggers:
-                logger.log_metrics({key: row[key] for key in row if key != "step"}, step=step)
+            self.timings = module.team.gather(module.timings.take() | {"data": self.clips.waited - self._since[2]})
+            self.row = self._row(module, step)
+            if module.team.leads:
+                self.file.append(self.row)
+                for logger in trainer.loggers:
+                    logger.log_metrics({key: self.row[key] for key in self.row if key != "step"}, step=step)
         if math.isnan(self._since[1]) or module.is_logged(step):
             # Starts after the first step: it waits for worker processes.
             self._since = (step, time.perf_counter(), self.clips.waited)
@@ -93,8 +83,8 @@ class MetricsLog(Callback):
         config, done = module.config, step - 1
         steps, seconds = config.steps, time.perf_counter() - self._since[1]
         clips = steps.consumed(step) - steps.consumed(self._since[0])
-        means = {name: float(value) / self._count for name, value in self._sums.items()}
-        if steps.share:
+        means = {name: value / self._count for name, value in self._sums.items()} or {"loss": math.nan}
+        if steps.share and self._count:
             share = means["images"]
             means["loss/images"] = means["loss/images"] / share if share else math.nan
             means["loss/videos"] = means["loss/videos"] / (1 - share) if share < 1 else math.nan
@@ -111,24 +101,25 @@ class MetricsLog(Callback):
             "feature_std": watched.pop("feature_std", math.nan),
             "effective_rank": watched.pop("effective_rank", math.nan),
             "clips_per_second": clips / seconds,
-            "data_wait": (self.clips.waited - self._since[2]) / seconds,
+            "data_wait": self.timings[0]["data"] / seconds,
             **means,
             **watched,
+            **columns(self.timings, seconds),
         }
 
 
-def _losses(output: StepOutput) -> dict[str, torch.Tensor]:
+def _losses(output: StepOutput) -> dict[str, float]:
     """The loss and, if it has several terms, each of them, by column."""
     terms = output.terms if len(output.terms) > 1 else {}
-    return {"loss": output.loss} | {f"loss/{name}": term for name, term in terms.items()}
+    return {"loss": float(output.loss)} | {f"loss/{name}": float(term) for name, term in terms.items()}
 
 
-def _losses_by_kind(output: StepOutput, steps: Steps, step: int) -> dict[str, torch.Tensor]:
+def _losses_by_kind(output: StepOutput, steps: Steps, step: int) -> dict[str, float]:
     """Summed over steps: how many were of images, and the losses of either kind; nothing if there is one kind."""
     if not steps.share:
         return {}
-    image = torch.tensor(float(steps.at(step)[0]), device=output.loss.device)
-    return {"images": image, "loss/images": output.loss * image, "loss/videos": output.loss * (1 - image)}
+    image, loss = float(steps.at(step)[0]), float(output.loss)
+    return {"images": image, "loss/images": loss if image else 0.0, "loss/videos": 0.0 if image else loss}
 
 
 class RecordOrder(Callback):
@@ -141,8 +132,10 @@ class RecordOrder(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, Pretraining)
-        done = trainer.global_step - 1
-        self.file.append(done, batch, images=module.config.steps.at(done)[0])
+        done = module.step - 1
+        shares = module.team.gather(shown(batch))
+        if module.team.leads:
+            self.file.append(done, [clip for share in shares for clip in share], images=module.config.steps.at(done)[0])
 
 
 class ShowProgress(Callback):
@@ -155,14 +148,15 @@ class ShowProgress(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._progress = progress(None, "pretraining", self.last_step)
         self._progress.__enter__()
-        self._progress.advance(trainer.global_step)
+        assert isinstance(module, Pretraining)
+        self._progress.advance(module.step)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(module, Pretraining)
         assert self._progress is not None
-        note = f"loss {float(module.output.loss):.4f}" if module.output and trainer.global_step % 10 == 1 else None
+        note = f"loss {float(module.output.loss):.4f}" if module.output and module.step % 10 == 1 else None
         self._progress.advance(note=note)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -175,37 +169,3 @@ class ShowProgress(Callback):
         if self._progress is not None:
             self._progress.__exit__(type(exception) if exception else None, exception, None)
             self._progress = None
-
-
-class SaveState(Callback):
-    """Saves checkpoints/last.ckpt at step boundaries, and ends the run there if a signal has asked for it."""
-
-    def __init__(self, folder: RunFolder, stop: StopRequest, *, every: int, last_step: int) -> None:
-        self.folder = folder
-        self.stop = stop
-        self.every = every
-        self.last_step = last_step
-
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        # Not earlier: while data is being prepared there is nothing to save, and Ctrl-C ends the process at once.
-        self.stop.listen()
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.stop.release()
-
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        self.stop.release()
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        step = trainer.global_step
-        stopping = trainer.strategy.reduce_boolean_decision(bool(self.stop), all=False)
-        if step % self.every == 0 or step >= self.last_step or stopping:
-            trainer.save_checkpoint(self.folder.checkpoint)
-        if stopping and step < self.last_step:
-            raise InterruptedRun(
-                f"stopped by {self.stop.name} after step {step} of {self.last_step}, state saved; continue with: "
-                f"{self.folder.resume_command()}",
-                self.stop.exit_code,
-            )

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from jepa.errors import ConfigError
 from jepa.version import __version__
 
+COMMIT = "COMMIT"
+"""File beside a copy of the package (`jepa submit` makes such) that tells the commit it was copied from."""
 _PACKAGES = ("torch", "lightning", "timm", "numpy", "av", "decord", "webdataset", "pyarrow", "safetensors")
 
 
@@ -24,7 +25,7 @@ def describe() -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": _command(),
         "jepa": __version__,
-        "git_commit": git_commit(Path(__file__).resolve().parent),
+        "git_commit": code_commit(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "platform": platform.platform(),
@@ -32,6 +33,14 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
+
+
+def code_commit(package: Path) -> str | None:
+    """Commit of the package in this folder, as `git_commit`, or, of a copy, what the file beside it says."""
+    try:
+        return (package.parent / COMMIT).read_text("utf-8").strip()
+    except OSError:
+        return git_commit(package)
 
 
 def git_commit(folder: Path) -> str | None:
@@ -42,21 +51,6 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip() or None
-
-
-def require_single_process() -> None:
-    """Refuse to be one of several: every task of a launcher would train its own model into one folder.
-
-    Raises:
-        ConfigError: `srun` or `torchrun` started more than one task.
-    """
-    for name, launcher in (("WORLD_SIZE", "torchrun"), ("SLURM_STEP_NUM_TASKS", "srun")):
-        tasks = os.environ.get(name, "1")
-        if tasks.isdigit() and int(tasks) > 1:
-            raise ConfigError(
-                f"started as one of {tasks} tasks ({name}={tasks}), but pretraining runs in one process: "
-                f"use one task in {launcher}"
-            )
 
 
 def _command() -> str:

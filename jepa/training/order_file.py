@@ -6,12 +6,16 @@ because their steps happen again.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jepa.checkpoints.io import atomic_write
 from jepa.errors import ConfigError
 from jepa.types import ClipBatch
+
+ClipLine = tuple[int, str, str, list[int]]
+"""Position, source, key and frames of a clip."""
 
 
 class OrderFile:
@@ -38,18 +42,23 @@ class OrderFile:
         with atomic_write(self.path) as file:
             file.writelines(map(_line, kept))
 
-    def append(self, step: int, batch: ClipBatch, *, images: bool) -> None:
+    def append(self, step: int, clips: Sequence[ClipLine], *, images: bool) -> None:
         """Add the clips of a step, counted from 0. Raises ConfigError if they cannot be written."""
-        columns = zip(batch.positions.tolist(), batch.sources, batch.keys, batch.windows, strict=True)
         lines = [
-            _line({**row_of(step, images=images, position=position, source=source), "key": key, "frames": list(frames)})
-            for position, source, key, frames in columns
+            _line({**row_of(step, images=images, position=position, source=source), "key": key, "frames": frames})
+            for position, source, key, frames in clips
         ]
         try:
             with self.path.open("ab") as file:
                 file.write(b"".join(lines))
         except OSError as error:
             raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+def shown(batch: ClipBatch) -> list[ClipLine]:
+    """What is written of the clips of a batch."""
+    columns = zip(batch.positions.tolist(), batch.sources, batch.keys, batch.windows, strict=True)
+    return [(position, source, key, list(frames)) for position, source, key, frames in columns]
 
 
 def row_of(step: int, *, images: bool, position: int, source: str) -> dict[str, Any]:

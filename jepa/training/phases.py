@@ -26,8 +26,9 @@ from jepa.errors import ConfigError, DataError, InterruptedRun
 from jepa.logs import get_logger
 from jepa.training.config import PretrainConfig
 from jepa.training.data import open_data
-from jepa.training.preemption import StopRequest
+from jepa.training.preemption import exit_code
 from jepa.training.run_folder import RunFolder, record_start, require_same_run
+from jepa.training.session import Session
 from jepa.training.start import build_model, difference
 
 log = get_logger(__name__)
@@ -39,14 +40,15 @@ Train = Callable[[PretrainConfig], object]
 class Phases:
     """The phases of a run, and how far they are."""
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: PretrainConfig, session: Session) -> None:
         self.config = config
+        self.session = session
         self.folder = RunFolder(config.out.absolute())
         """Of the whole run."""
         self.runs = tuple(config.phase_run(number) for number in range(len(config.phases)))
         self.folders = tuple(RunFolder(run.out.absolute(), self.folder.path) for run in self.runs)
 
-    def run(self, train: Train, stop: StopRequest) -> None:
+    def run(self, train: Train) -> None:
         """Train what is still to be trained, and put the result of the last phase into the folder of the run.
 
         Raises:
@@ -55,23 +57,29 @@ class Phases:
             DataError: data that cannot be used, of any phase; or the checkpoint that the next one starts from is gone.
             InterruptedRun: a signal asked the run to stop; what is done is saved.
         """
-        first = self._require_startable()
-        if first == len(self.runs) and self._is_published():
+        team, stop = self.session.team, self.session.stop
+        first = team.alone(self._require_startable)
+        if first == len(self.runs) and team.alone(self._is_published):
             names = ", ".join(phase.name for phase in self.config.phases)
             log.info("%s is finished: %d steps in the phases %s", self.config.out, self.steps_done(), names)
             return
-        self._require_usable(first)
-        record_start(self.folder, self.config, self.steps_done())
+        team.together(lambda: self._require_usable(first))
+        self.session.claim(self.folder.path)
+        team.alone(lambda: record_start(self.folder, self.config, self.steps_done(), team.ranks.world_size))
         for number in range(first, len(self.runs)):
             self._announce(number)
-            train(replace(self.runs[number], resume=self.folders[number].holds_run()))
-            if stop and number + 1 < len(self.runs):
+            train(replace(self.runs[number], resume=team.alone(self.folders[number].holds_run)))
+            wish = next(filter(None, team.gather(stop.wish)), None)
+            if wish and number + 1 < len(self.runs):
                 # It came in the last step, after which there was nothing of this phase to stop.
                 raise InterruptedRun(
-                    f"stopped by {stop.name} after the phase {self._name(number)}; continue with: "
+                    f"stopped by {wish} after the phase {self._name(number)}; continue with: "
                     f"{self.folder.resume_command()}",
-                    stop.exit_code,
+                    exit_code(wish),
                 )
+        team.together(lambda: self._publish() if team.leads else None)
+
+    def _publish(self) -> None:
         put_beside(self.folders[-1].model, self.folder.model)
         put_beside(self.folders[-1].model_facts, self.folder.model_facts)  # last: it tells that both are there
 
@@ -127,8 +135,7 @@ class Phases:
             )
 
     def _is_finished(self, number: int) -> bool:
-        done = self.folders[number].saved_step()
-        return done >= self.runs[number].last_step and self.folders[number].model_step() == done
+        return self.folders[number].is_finished(self.runs[number])
 
     def _is_published(self) -> bool:
         mine, last = self.folder, self.folders[-1]

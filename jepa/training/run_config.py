@@ -19,7 +19,7 @@ class RunConfig:
     """`bf16`: matrix products in bfloat16, weights and optimizer in float32; for GPUs that have it."""
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     """Of several processes: `ddp`, a copy of the model in each; `fsdp`, its blocks and their optimizer state divided
-    among them (FSDP2), for models that one device cannot hold. `auto`: ddp, and nothing of the kind with one process."""
+    among them (FSDP2), for models that one device cannot hold. `auto`: ddp."""
     device_batch: int | None = None
     """Clips that a device computes at once, at most; none: its whole share of loader.batch_size. A larger share is cut
     into equal parts whose gradients are added up, which costs memory for one part only."""

@@ -3,7 +3,11 @@
     config.yaml            the resolved configuration; `jepa pretrain --config RUN/config.yaml --resume` continues
     environment.json       command lines, code and package versions, machine
     metrics.csv            one row per log interval
-    checkpoints/last.ckpt  weights, optimizer and position, to continue
+    events.jsonl           what happened to the run: starts, saves, skipped steps, alarms, how it ended
+    status.json            how it stands; `jepa status` reads it
+    checkpoints/           weights, optimizer and position, to continue; last.ckpt is the newest
+    stacks/                where processes hung, if any did
+    run.lock               while a run is going on here
     tensorboard/           the same numbers for TensorBoard
     order.jsonl            every clip that was consumed; with run.record_order
     model.safetensors      the result, with config.json; written at the end
@@ -23,8 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from jepa import config as configuration
-from jepa.checkpoints.io import atomic_write, file_digest, load_state
+from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
+from jepa.checkpoints.read import checkpoint_digest, read_facts
 from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
@@ -35,16 +40,12 @@ from jepa.training.metrics import MetricsFile
 
 log = get_logger(__name__)
 
-CHECKPOINT_VERSION = 1
-"""Of the checkpoint's own entry `jepa`: format_version, position, fingerprint of the data, digest of the weights
-that the run started from (`init`), of those of its teacher (`teacher`)."""
-
 # May differ on resume: where things lie, how fast they are read, how the run is executed. `data` is compared by what
 # it holds (its fingerprint is in the checkpoint), so that a data set may move; and so is a teacher.
 _FREE_KEYS = ("data", "images.data", "objective.teacher", "out", "max_steps", "resume", "json")
 _FREE_GROUPS = (
-    "run.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote",
-    "loader.deadline", "loader.max_bad",
+    "run.", "health.", "online.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache",
+    "loader.remote", "loader.deadline", "loader.max_bad",
 )  # fmt: skip
 
 
@@ -77,6 +78,22 @@ class RunFolder:
         return self.path / CHECKPOINT
 
     @property
+    def checkpoints(self) -> Path:
+        return self.checkpoint.parent
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def stacks(self) -> Path:
+        return self.path / "stacks"
+
+    @property
     def model(self) -> Path:
         return self.path / "model.safetensors"
 
@@ -96,16 +113,8 @@ class RunFolder:
         return [name for name in names if RunFolder(self.path / name).holds_run()]
 
     def saved_step(self) -> int:
-        """Step of the last checkpoint; 0 if there is none. Raises DataError as `saved_facts`."""
-        return int(self.saved_facts()["step"]) if self.checkpoint.exists() else 0
-
-    def saved_facts(self) -> dict[str, Any]:
-        """Step of the last checkpoint, and its entry `jepa` (see `CHECKPOINT_VERSION`).
-
-        Raises:
-            DataError: it is damaged, of another format version, or was not written by this package.
-        """
-        return checkpoint_facts(self.checkpoint)
+        """Step of the last checkpoint; 0 if there is none. Raises DataError as `read_facts`."""
+        return int(read_facts(self.checkpoint)["step"]) if self.checkpoint.exists() else 0
 
     def model_step(self) -> int | None:
         """Step at which the model was written, if it was."""
@@ -114,44 +123,30 @@ class RunFolder:
         step = json.loads(self.model_facts.read_text()).get("step")
         return int(step) if step is not None else None
 
+    def is_finished(self, config: PretrainConfig) -> bool:
+        """Whether all steps of `config` are done, and the model is written."""
+        step = self.saved_step()
+        return step >= config.last_step and self.model_step() == step
+
     def resume_command(self) -> str:
         """What to type to continue this run."""
         return f"jepa pretrain --config {RunFolder(self.whole or self.path).config} --resume"
 
 
-def checkpoint_facts(path: Path) -> dict[str, Any]:
-    """Step of a checkpoint, and its entry `jepa`. Raises DataError as `RunFolder.saved_facts`."""
-    state = load_state(path, lazy=True)
-    facts = state.get("jepa")
-    version = facts.get("format_version") if isinstance(facts, dict) else None
-    if version is not None and version != CHECKPOINT_VERSION:
-        raise DataError(
-            f"{path} has format version {version}, this package reads {CHECKPOINT_VERSION}: continue "
-            "with the version of jepa-video that wrote it, or start another --out"
-        )
-    if not isinstance(facts, dict) or version is None or "global_step" not in state or not facts.get("fingerprint"):
-        raise DataError(
-            f"{path} is no checkpoint of this package, or does not say which data it was trained on: "
-            "restore it or start another --out"
-        )
-    return {"step": state["global_step"], **facts}
-
-
-def open_run(config: PretrainConfig, whole: Path | None = None) -> tuple[RunFolder, int]:
-    """The folder `config.out` and the step from which a run may start there. Changes nothing.
+def open_run(config: PretrainConfig, whole: Path | None = None) -> RunFolder:
+    """The folder `config.out`, in which a run may start or go on, or is finished. Changes nothing.
 
     Args:
         config: of the run.
         whole: folder of the run that this one is a phase of.
 
     Raises:
-        ConfigError: the folder holds a run and `resume` is off, or it holds a run with another configuration, or one
-            with phases.
-        DataError: the checkpoint to resume from is damaged.
+        ConfigError: the folder holds an unfinished run and `resume` is off, or it holds a run with another
+            configuration, or one with phases.
     """
     folder = RunFolder(config.out.absolute(), whole)
     _require_no_phases(config, folder)
-    if folder.holds_run() and not config.resume:
+    if folder.holds_run() and not config.resume and not folder.is_finished(config):
         raise ConfigError(f"{config.out} already holds a run: pass --resume to continue it, or another --out")
     if folder.holds_run() and folder.config.exists():
         before = configuration.load(PretrainConfig, folder.config)
@@ -160,7 +155,7 @@ def open_run(config: PretrainConfig, whole: Path | None = None) -> tuple[RunFold
         require_same_run(before, config, folder.config)
     if config.resume and not folder.checkpoint.exists():
         log.info("nothing to resume in %s yet: starting at step 0", config.out)
-    return folder, folder.saved_step()
+    return folder
 
 
 def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
@@ -174,7 +169,7 @@ def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
 
 def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path | str) -> None:
     """Raise ConfigError, naming the keys, if the two configurations would train something else."""
-    old, new = (_flat(configuration.to_dict(_absolute(config))) for config in (before, now))
+    old, new = (_flat(configuration.to_dict(with_absolute_paths(config))) for config in (before, now))
     changed = [key for key in new if old.get(key) != new[key] and not _is_free(key)]
     if changed:
         shown = ", ".join(f"{key} (was {old.get(key)}, now {new[key]})" for key in changed[:3])
@@ -182,19 +177,23 @@ def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path | 
         raise ConfigError(f"cannot resume with another configuration than {where}: {shown}{more}; use another --out")
 
 
-def require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: str) -> None:
+def require_same_start(config: PretrainConfig, facts: Mapping[str, Any], fingerprint: str) -> None:
     """Check that a saved run goes on from what it began with. Initial weights that are gone are no obstacle.
 
     Args:
         config: of the run.
-        folder: holds a checkpoint.
+        facts: of its checkpoint.
         fingerprint: of the data to go on with.
 
     Raises:
         ConfigError: the data is another one, or `config.init` or the teacher holds other weights by now.
-        DataError: as `RunFolder.saved_facts`.
+        DataError: the facts are not those of a checkpoint of this package.
     """
-    facts = folder.saved_facts()
+    if not facts.get("fingerprint"):
+        raise DataError(
+            f"the checkpoint in {config.out} does not say which data it was trained on: restore it or start another "
+            "--out"
+        )
     if facts["fingerprint"] != fingerprint:
         raise ConfigError(
             f"cannot resume on other data: {config.data} has fingerprint {fingerprint}, the run was trained on "
@@ -222,8 +221,8 @@ def start_digest(init: str) -> str | None:
     if not is_checkpoint(init):
         return weights_digest(init)
     try:
-        return file_digest(Path(init))
-    except OSError:
+        return checkpoint_digest(Path(init))
+    except DataError:
         return None
 
 
@@ -235,35 +234,44 @@ def start_moved(config: PretrainConfig) -> ConfigError:
     )
 
 
-def record_start(folder: RunFolder, config: PretrainConfig, step: int) -> None:
-    """Write config.yaml and environment.json, and add this start to the latter's list.
+def record_start(folder: RunFolder, config: PretrainConfig, step: int, ranks: int) -> None:
+    """Write config.yaml and environment.json, and add this start, on so many processes, to the latter's list.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
-    kept = replace(_absolute(config), resume=False, json=False)  # `resume` is said anew each time
+    kept = replace(with_absolute_paths(config), resume=False, json=False)  # `resume` is said anew each time
     with atomic_write(folder.config) as file:
         file.write(f"# {folder.resume_command()}\n{configuration.to_yaml(kept)}".encode())
     now = describe()
     starts = []
     if step and folder.environment.exists():
         starts = json.loads(folder.environment.read_text()).get("starts", [])
-    starts.append({"time": now["time"], "command": now["command"], "step": step})
+    starts.append({"time": now["time"], "command": now["command"], "step": step, "ranks": ranks})
     with atomic_write(folder.environment) as file:
         file.write(json.dumps(now | {"starts": starts}, indent=2).encode() + b"\n")
 
 
-def _absolute(config: PretrainConfig) -> PretrainConfig:
+def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
     """With absolute paths: they mean the same from any working directory. Names of shipped weights stay."""
     init, teacher = _absolute_weights(config.init), _absolute_weights(config.objective.teacher)
     cache = config.loader.cache and config.loader.cache.absolute()
     loader = replace(config.loader, cache=cache)
     images = replace(config.images, data=config.images.data and absolute(config.images.data))
+    online = replace(config.online, data=config.online.data and absolute(config.online.data))
     data, out = absolute(config.data), config.out.absolute()
     objective = replace(config.objective, teacher=teacher)
     phases = tuple(replace(phase, changes=_absolute_paths(phase.changes)) for phase in config.phases)
     return replace(
-        config, data=data, out=out, init=init, images=images, loader=loader, objective=objective, phases=phases
+        config,
+        data=data,
+        out=out,
+        init=init,
+        images=images,
+        loader=loader,
+        objective=objective,
+        online=online,
+        phases=phases,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from jepa.checkpoints.io import load_state
+from jepa.checkpoints.read import read_checkpoint
 from jepa.checkpoints.run_checkpoint import described_model
 from jepa.checkpoints.weights import misfit
 from jepa.errors import DataError
@@ -24,7 +24,7 @@ from jepa.objectives.targets import Teacher
 from jepa.rng import derive
 from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
-from jepa.training.run_folder import checkpoint_facts, start_digest
+from jepa.training.run_folder import start_digest
 
 log = get_logger(__name__)
 
@@ -53,15 +53,14 @@ def continue_from(module: Pretraining, path: Path) -> None:
     Raises:
         DataError: no checkpoint of this package, or one of another model.
     """
-    step = checkpoint_facts(path)["step"]
-    state = load_state(path)
+    state = read_checkpoint(path)
     own, saved = module.state_dict(), state["state_dict"]
     if other := misfit(saved, own) or _functions_differ(described_model(path), _configs(module.jepa)):
         raise DataError(f"{path} does not fit the model: {other}")
     module.load_state_dict(saved)
-    module.moments = state["optimizer_states"][0]["state"]
+    module.moments = state["optimizer"]
     module.init_digest = start_digest(str(path))
-    log.info("weights and moments of step %d from %s", step, path)
+    log.info("weights and moments of step %d from %s", state["jepa"]["step"], path)
 
 
 def difference(one: JEPA, other: JEPA) -> str:

@@ -1,47 +1,42 @@
 """From a configuration to a finished run folder.
 
 Lightning runs the loop and moves the data to the device; everything that decides what is learned is in the module,
-everything that decides what is kept is in the callbacks and the run folder. This file puts them together.
+everything that decides what is kept is in the callbacks and the run folder. This file puts them together, on as many
+processes as there are: what reads the run folder rank 0 does for all, what a process needs itself each does, and a
+mistake of any is that of all.
 """
 
-import contextlib
-import logging
 import math
-import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Callback
 
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
+from jepa.checkpoints.store import CheckpointStore
 from jepa.data.mixture import Mixture
 from jepa.data.source import Source
-from jepa.devices import choose_device
-from jepa.errors import WorkerLost
 from jepa.logs import get_logger
+from jepa.models.compilation import compile_blocks
 from jepa.models.jepa import JEPA
+from jepa.models.stack import checkpoint_activations
 from jepa.objectives.build import build_objective
 from jepa.objectives.idle import idle_parameters
-from jepa.training.callbacks import AtomicCheckpointIO, MetricsLog, RecordOrder, SaveState, ShowProgress
 from jepa.training.config import PretrainConfig
 from jepa.training.data import facts_of, joint_fingerprint, open_data
 from jepa.training.datamodule import Clips
-from jepa.training.environment import require_single_process
+from jepa.training.fitting import fit
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
-from jepa.training.order_file import OrderFile
 from jepa.training.phases import Phases
-from jepa.training.preemption import StopRequest
-from jepa.training.run_config import RunConfig
 from jepa.training.run_folder import RunFolder, is_checkpoint, open_run, record_start, require_same_start
+from jepa.training.session import Session, session
 from jepa.training.start import build_model, continue_from
+from jepa.training.state import is_sharded, whole_weights
+from jepa.training.surroundings import quiet_lightning, torch_settings
 from jepa.training.teacher import open_teacher
 
 log = get_logger(__name__)
@@ -61,45 +56,80 @@ class PretrainResult:
     """The weights."""
 
 
-def pretrain(config: PretrainConfig) -> PretrainResult:
+Watchers = Callable[[PretrainConfig], Sequence[Callback]]
+"""Makes callbacks of Lightning that look on while a run trains; one that has `columns` adds to what alarms go by."""
+
+
+def _none(config: PretrainConfig) -> Sequence[Callback]:
+    return ()
+
+
+def pretrain(config: PretrainConfig, watchers: Watchers = _none) -> PretrainResult:
     """Train, or continue to train, the model of `config` and write it to its run folder; phase by phase, if it has any.
 
+    Started by `torchrun` or `srun`, every process calls this and has the same result.
+
+    Args:
+        config: of the run.
+        watchers: makes what looks on, in every process.
+
     Raises:
-        ConfigError: the run folder cannot be used, or the configuration does not fit the data.
+        ConfigError: the run folder cannot be used, the configuration does not fit the data, or the environment of the
+            processes is incomplete.
         DataError: data or initial weights that cannot be used.
         DivergedError: loss or gradient is no longer finite.
-        InterruptedRun: a signal asked the run to stop; its state is saved.
+        InterruptedRun: a signal or a time limit asked the run to stop; its state is saved.
+        JepaError: another process is gone.
     """
-    require_single_process()
-    stop = StopRequest()
-    if not config.phases:
-        return _train(config, stop)
-    phases = Phases(config)
-    phases.run(lambda phase: _train(phase, stop, phases.folder.path), stop)
-    last = _result(phases.folders[-1], phases.steps_done())
-    return replace(last, run=phases.folder.path, model=phases.folder.model)
+    with session(config.run) as current:
+        looking = current.team.together(lambda: watchers(config))
+        if not config.phases:
+            return _train(config, current, watchers=looking)
+        phases = Phases(config, current)
+        phases.run(lambda phase: _train(phase, current, phases.folder.path, looking))
+        last = current.team.alone(lambda: _result(phases.folders[-1], phases.steps_done()))
+        return replace(last, run=phases.folder.path, model=phases.folder.model)
 
 
-def _train(config: PretrainConfig, stop: StopRequest, whole: Path | None = None) -> PretrainResult:
+def _train(
+    config: PretrainConfig, current: Session, whole: Path | None = None, watchers: Sequence[Callback] = ()
+) -> PretrainResult:
     """Train one run or, with the folder of the `whole` one, one phase of it."""
-    accelerator = choose_device(config.run.device, "run.device").type
-    videos, images = open_data(config)
-    folder, step = open_run(config, whole)
-    if step:
-        require_same_start(config, folder, joint_fingerprint(videos, images))
-    if step >= config.last_step and folder.model_step() == step:
+    team = current.team
+    videos, images = team.together(lambda: open_data(config))
+    folder = team.alone(lambda: open_run(config, whole))
+    store = CheckpointStore(
+        folder.checkpoints, keep_last=config.run.keep_last, keep_every=config.run.keep_every, timeout=team.wait
+    )
+    saved = team.alone(store.newest)
+    step = saved.step if saved else 0
+    if saved:
+        team.alone(lambda: require_same_start(config, saved.facts, joint_fingerprint(videos, images)))
+    if team.alone(lambda: folder.is_finished(config)):
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
         if step < config.optim.steps:
             log.info("its schedule has %d steps: a larger --max-steps continues it", config.optim.steps)
-        return _result(folder, step)
-    with _settings(config.run), quiet_lightning():
-        module = build_module(config, videos, fresh=step == 0, images=images)
-        record_start(folder, config, step)
+        return team.alone(lambda: _result(folder, step))
+    with torch_settings(config.run), quiet_lightning():
+        module = team.together(lambda: build_module(config, videos, fresh=saved is None, images=images))
+        clips = Clips(videos, config, first_step=step, images=images)
+        current.claim(folder.path if whole is None else whole)
+        team.alone(lambda: record_start(folder, config, step, team.ranks.world_size))
         _announce(config, videos, images, module.jepa, step)
-        _fit(module, Clips(videos, config, first_step=step, images=images), folder, step, accelerator, stop)
+        fit(module, clips, folder, store, saved, current, watchers)
     step = max(step, config.last_step)
-    save_folder(folder.path, module.jepa, facts=_facts(module, step, videos, images))
-    return _result(folder, step)
+    _save_model(module, folder, _facts(module, step, videos, images))
+    return team.alone(lambda: _result(folder, step))
+
+
+def _save_model(module: Pretraining, folder: RunFolder, facts: dict[str, Any]) -> None:
+    """The result, by rank 0; of a divided model it is put together first, by all."""
+    jepa, team = module.jepa, module.team
+    if is_sharded(module):
+        weights = whole_weights(module)
+        jepa = build_model(module.config)
+        jepa.load_state_dict(weights)
+    team.together(lambda: save_folder(folder.path, jepa, facts=facts) if team.leads else None)
 
 
 def build_module(
@@ -132,6 +162,9 @@ def build_module(
     )
     if config.init is not None and fresh and continued:
         continue_from(module, Path(config.init))
+    checkpoint_activations(jepa, config.run.checkpoint_activations)
+    if config.run.compile:
+        compile_blocks(jepa)
     return module
 
 
@@ -139,103 +172,6 @@ def _some(names: Sequence[str]) -> str:
     """A few of the names."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{', '.join(names[:3])}{more}" if names else "none"
-
-
-def _fit(module: Pretraining, clips: Clips, folder: RunFolder, step: int, accelerator: str, stop: StopRequest) -> None:
-    """Run the loop from `step` to the last step."""
-    config = module.config
-    metrics = MetricsFile(folder.metrics)
-    metrics.start(step)
-    order = OrderFile(folder.order)
-    if config.run.record_order:
-        order.start(step)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        max_steps=config.last_step,
-        max_epochs=-1,
-        callbacks=[
-            MetricsLog(metrics, clips),
-            *([RecordOrder(order)] if config.run.record_order else []),
-            ShowProgress(config.last_step),
-            SaveState(folder, stop, every=config.run.checkpoint_every, last_step=config.last_step),
-        ],
-        logger=_Events(folder.path, name="tensorboard", version="", purge_step=step + 1),
-        # One process, whatever the surroundings: Lightning would look for Slurm's ranks and requeue by itself.
-        plugins=[AtomicCheckpointIO(), LightningEnvironment()],
-        default_root_dir=folder.path,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        enable_autolog_hparams=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-    with _exit_codes(stop, folder):
-        trainer.fit(module, datamodule=clips, ckpt_path=folder.checkpoint if step else None)
-
-
-class _Events(TensorBoardLogger):
-    """TensorBoard's event file alone: the configuration is in config.yaml, not in a second file of Lightning's."""
-
-    def save(self) -> None:
-        self.experiment.flush()
-
-
-@contextlib.contextmanager
-def _exit_codes(stop: StopRequest, folder: RunFolder) -> Iterator[None]:
-    """Undo what Lightning makes of an interrupt, so that the command line sees what happened."""
-    try:
-        yield
-    except SystemExit as error:
-        # Lightning turns KeyboardInterrupt into sys.exit(1), which would read as a failure.
-        if isinstance(error.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from None
-        raise
-    except WorkerLost as error:
-        # Workers ignore what a scheduler sends to every process of a job, but not before they have started, and not
-        # SIGKILL; then the state is that of the last checkpoint.
-        if stop:
-            log.warning("%s: continue with %s", error, folder.resume_command())
-            raise SystemExit(stop.exit_code) from None
-        raise
-
-
-@contextlib.contextmanager
-def _settings(config: RunConfig) -> Iterator[None]:
-    """Threads and determinism of torch inside the block."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        # Filling every fresh tensor finds reads of uninitialised memory, and costs time in each operation.
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's tips and advice: it comments on loaders and devices that we chose on purpose."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _announce(config: PretrainConfig, videos: Mixture, images: Mixture | None, jepa: JEPA, step: int) -> None:

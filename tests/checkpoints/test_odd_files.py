@@ -16,9 +16,9 @@ from jepa.checkpoints.source import open_weights
 from jepa.checkpoints.weights import Hints
 from jepa.cli import main
 from jepa.errors import DataError
-from jepa.models.stack import make_blocks
 from jepa.models.build import ModelConfig, build_jepa
 from jepa.models.probes import ProbeConfig, build_probe
+from jepa.models.stack import make_blocks
 
 HINTS = Hints(heads=3, predictor_heads=2)
 WRAPPED = "module.backbone."

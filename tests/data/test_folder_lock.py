@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jepa.data import pack_lock
-from jepa.data.pack_lock import FolderLock
+from jepa.data import folder_lock
+from jepa.data.folder_lock import FolderLock
 from jepa.errors import ConfigError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
@@ -36,7 +36,7 @@ def test_a_file_that_is_removed_between_opening_and_locking_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else two processes would hold two files of one name."""
-    file, real, calls = tmp_path / "lock", pack_lock.fcntl.flock, []
+    file, real, calls = tmp_path / "lock", folder_lock.fcntl.flock, []
 
     def raced(descriptor: int, operation: int) -> None:
         calls.append(descriptor)
@@ -44,7 +44,7 @@ def test_a_file_that_is_removed_between_opening_and_locking_is_opened_again(
             file.unlink()  # as the last owner does while we wait
         real(descriptor, operation)
 
-    monkeypatch.setattr(pack_lock.fcntl, "flock", raced)
+    monkeypatch.setattr(folder_lock.fcntl, "flock", raced)
     lock = FolderLock(file, "works here")
     assert len(calls) == 2
     with pytest.raises(ConfigError):
@@ -58,7 +58,7 @@ def test_a_file_system_without_locks_is_said(
     def none(descriptor: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(pack_lock.fcntl, "flock", none)
+    monkeypatch.setattr(folder_lock.fcntl, "flock", none)
     FolderLock(tmp_path / "lock", "works here").release()
     assert f"no locks in {tmp_path} (Operation not supported): start one process only there" in caplog.text
 

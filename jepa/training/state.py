@@ -1,0 +1,111 @@
+"""The state of a run between two steps: out of the module and its companions, and back into them.
+
+    state_dict     weights of the three networks
+    optimizer      AdamW's moments by the name of their parameter
+    callbacks      what companions of the training remember (running means of a row, bad steps in a row)
+    jepa           facts: position in the data, fingerprints, processes
+
+Nothing else is state: schedules, clips, masks and dropout are functions of the step. Under FSDP, weights and moments
+are tensors divided among the processes, and stay so on their way to the disk and back (`jepa.checkpoints.store`); any
+number of processes can go on from either kind of checkpoint.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from jepa.checkpoints.store import CheckpointStore, Saved
+from jepa.optim.state import load_optimizer_state, optimizer_state
+from jepa.training.module import Pretraining
+
+
+class Memory(Protocol):
+    """Something whose state belongs into checkpoints."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+def is_sharded(module: Pretraining) -> bool:
+    """Whether the weights are divided among the processes."""
+    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+
+
+def facts(module: Pretraining) -> dict[str, Any]:
+    """What a checkpoint says of itself."""
+    ranks, run = module.team.ranks, module.config.run
+    return {
+        "position": module.config.steps.consumed(module.step),
+        "fingerprint": module.fingerprint,
+        "init": module.init_digest,
+        "teacher": module.teacher_digest,
+        "world_size": ranks.world_size,
+        "strategy": "none" if not ranks.several else "ddp" if run.strategy == "auto" else run.strategy,
+    }
+
+
+def capture(module: Pretraining, memories: Mapping[str, Memory]) -> dict[str, Any]:
+    """The state as it is; its tensors are those of the module, not copies."""
+    return {
+        "state_dict": module.state_dict(),
+        "optimizer": optimizer_state(module, _optimizer(module)),
+        "callbacks": {name: memory.state_dict() for name, memory in memories.items()},
+    }
+
+
+def restore(
+    module: Pretraining, store: CheckpointStore, saved: Saved, memories: Mapping[str, Memory] | None = None
+) -> None:
+    """Put a checkpoint into the module and its optimizer, and into the companions if they are given.
+
+    Raises:
+        DataError: it cannot be read, or is of another model.
+    """
+    if is_sharded(module) and saved.path.is_dir():
+        state = capture(module, {})
+        state = store.load_sharded(saved, state)
+    else:
+        state = store.load(saved)
+        load_weights(module, state["state_dict"])
+        load_optimizer_state(module, _optimizer(module), state["optimizer"])
+    module.init_digest = saved.facts.get("init")
+    if memories is not None:
+        module.step = saved.step
+        for name, memory in memories.items():
+            memory.load_state_dict(state["callbacks"][name])
+
+
+@torch.no_grad()
+def load_weights(module: Pretraining, weights: Mapping[str, Tensor]) -> None:
+    """Whole tensors into the parameters of a module, whole or divided.
+
+    Raises:
+        ValueError: names other than its own.
+    """
+    own = module.state_dict()
+    if own.keys() != weights.keys():
+        raise ValueError(f"got weights of other names: {sorted(own.keys() ^ weights.keys())[:3]}")
+    for name, parameter in own.items():
+        value = weights[name].to(parameter.device, parameter.dtype)
+        if isinstance(parameter, DTensor):
+            # Every process has the whole tensor, and keeps its part: nothing is sent.
+            value = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        parameter.copy_(value)
+
+
+def whole_weights(module: Pretraining) -> dict[str, Tensor]:
+    """The weights of `module.jepa` as whole tensors; of divided ones, all processes must ask."""
+    return {
+        name: value.full_tensor() if isinstance(value, DTensor) else value
+        for name, value in module.jepa.state_dict().items()
+    }
+
+
+def _optimizer(module: Pretraining) -> torch.optim.AdamW:
+    optimizer = module.optimizers(use_pl_optimizer=False)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    return optimizer
