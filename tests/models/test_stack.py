@@ -141,3 +141,29 @@ def test_a_stack_is_a_list_of_blocks() -> None:
     first, second = blocks.after_each(x)
     assert torch.equal(first, blocks[0](x))
     assert torch.equal(second, blocks(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_step_on_a_gpu_waits_for_nothing(jepa: JEPA, recomputed: bool) -> None:
+    """The host runs ahead of the device: nothing in forward or backward asks for a value, once there are tables."""
+    jepa, batch = jepa.cuda(), batch_of().to("cuda")
+    checkpoint_activations(jepa, recomputed)
+    set_rows(jepa, 6, 6, 18)
+    gradients(jepa, batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients(jepa, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_parts_of_a_batch_drop_what_the_whole_drops_on_a_gpu(jepa: JEPA) -> None:
+    encoder, clips = jepa.cuda().encoder, CLIPS.cuda()
+    torch.manual_seed(3)
+    whole = encoder(clips)
+    for first, count in ((0, 4), (4, 2)):
+        set_rows(encoder, first, count, 6)
+        torch.manual_seed(3)
+        torch.testing.assert_close(encoder(clips[first : first + count]), whole[first : first + count])
