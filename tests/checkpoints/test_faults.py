@@ -6,7 +6,11 @@ How many there are is found out by going on until one passes.
 
 import errno
 import os
+import resource
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import torch
 
 from jepa.checkpoints.manifest import data_name, manifest_name
 from jepa.checkpoints.store import CheckpointStore, read_checkpoint
-from jepa.errors import ConfigError
+from jepa.errors import ConfigError, DataError
 
 KILLED = 77
 MOST = 200
