@@ -58,6 +58,7 @@ def evaluation_batches(
     indices: Sequence[int] | None = None,
     tiles: bool = False,
     segments: int = 1,
+    frames: Frames | None = None,
 ) -> Iterator[EvaluationBatch]:
     """Every clip once, in order: the centre window of each video, one from each of its parts, or all that cover it.
 
@@ -70,6 +71,7 @@ def evaluation_batches(
         indices: videos to read, in this order; by default all.
         tiles: every window of `tile_windows` instead of the centre one.
         segments: clips of a video, if not `tiles`: one from each of so many equal parts. They stay in one batch.
+        frames: of the source at this size (`loader.open_frames`), where they are open already.
 
     Raises:
         DataError: a video is too short.
@@ -81,7 +83,7 @@ def evaluation_batches(
         windows = tile_windows(info, window) if tiles else segment_windows(info, window, segments)
         clips.extend((index, ids) for ids in windows)
     batch_size = max(1, batch_size // segments) * segments
-    frames = loader.open_frames(source, size)
+    frames = frames or loader.open_frames(source, size)
     numbers = range(-(-len(clips) // batch_size))
     few = frames.cached and len(clips) * window.frames * size * size * 3 < BYTES_IN_PROCESS
     return iter(

@@ -12,7 +12,7 @@ import shutil
 import textwrap
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Union, get_args, get_origin
 
 from jepa.config import (
@@ -30,7 +30,11 @@ from jepa.config_values import type_name
 from jepa.errors import ConfigError
 
 Command = Any
-"""A module of `jepa.commands`: SUMMARY, EXAMPLE, Config, run, and optionally POSITIONAL."""
+"""A module of `jepa.commands`: SUMMARY, EXAMPLE, Config, run, and optionally POSITIONAL or REST.
+
+POSITIONAL names the options that may be given without their name. REST names one option instead that takes the first
+word without a dash and everything behind it as it stands: the command of another verb, as with `srun` or `env`.
+"""
 
 
 def parse(verb: str, command: Command, argv: Sequence[str]) -> Any | None:
@@ -41,13 +45,16 @@ def parse(verb: str, command: Command, argv: Sequence[str]) -> Any | None:
         SystemExit: after `--help`.
     """
     known = options(command.Config)
-    positionals = tuple(getattr(command, "POSITIONAL", ()))
-    words = _split(argv, known, positionals)
+    rest = getattr(command, "REST", None)
+    positionals = tuple(getattr(command, "POSITIONAL", (rest,) if rest else ()))
+    words = _split(argv, known, positionals, verbatim=rest is not None)
     layers = [read_layer(command.Config, path, name) for name, path in (find_config(verb, c) for c in words.configs)]
     if words.help:
         _parser(verb, command, resolve(command.Config, layers)).print_help()
         return None
-    given = _convert(_parser(verb, command, resolve(command.Config, layers)), words, known)
+    taken = {rest: words.positionals} if rest and words.positionals else {}
+    words = replace(words, positionals=[]) if rest else words
+    given = _convert(_parser(verb, command, resolve(command.Config, layers)), words, known) | taken
     resolved = resolve(command.Config, [*layers, make_layer(command.Config, given, "command line")])
     if words.print_config:
         print(resolved.to_yaml(), end="")
@@ -68,8 +75,14 @@ class _Words:
     help: bool = False
 
 
-def _split(argv: Sequence[str], known: Mapping[str, Option], positionals: Sequence[str]) -> _Words:
-    """Sort the arguments; options become `--flag=value`, which is unambiguous whatever the value looks like."""
+def _split(
+    argv: Sequence[str], known: Mapping[str, Option], positionals: Sequence[str], *, verbatim: bool = False
+) -> _Words:
+    """Sort the arguments; options become `--flag=value`, which is unambiguous whatever the value looks like.
+
+    Args:
+        verbatim: what follows the first positional belongs to it, also what looks like an option.
+    """
     words, rest = _Words(), list(argv)
     while rest:
         word = rest.pop(0)
@@ -80,6 +93,9 @@ def _split(argv: Sequence[str], known: Mapping[str, Option], positionals: Sequen
             words.help = True
         elif not word.startswith("-") or word == "-" or re.fullmatch(r"-\.?\d.*", word):
             words.positionals.append(word)
+            if verbatim:
+                words.positionals += rest
+                break
         else:
             _split_option(word, rest, known, words)
     if words.positionals and not positionals:
@@ -160,13 +176,14 @@ def _parser(verb: str, command: Command, resolved: Resolved[Any]) -> Any:
     """The jsonargparse parser of a verb; `resolved` has the defaults to show."""
     from jsonargparse import ArgumentParser
 
-    positionals = tuple(getattr(command, "POSITIONAL", ()))
+    rest = getattr(command, "REST", None)
+    positionals = tuple(getattr(command, "POSITIONAL", (rest,) if rest else ()))
     many = {name for name, option in options(command.Config).items() if _is_sequence(option.hint)}
     names = " ".join(f"{name.upper()}{'...' if name in many else ''}" for name in positionals)
     summary = f"{command.SUMMARY[:1].upper()}{command.SUMMARY[1:]}."
     parser = ArgumentParser(
         prog=f"jepa {verb}",
-        usage=f"jepa {verb} {f'{names} ' if names else ''}[OPTIONS]",
+        usage=f"jepa {verb} [OPTIONS] {names}" if rest else f"jepa {verb} {f'{names} ' if names else ''}[OPTIONS]",
         description=f"{summary}\n\n{_essay(command)}\n\nexample:\n  {command.EXAMPLE}",
         formatter_class=_Formatter,
         exit_on_error=False,

@@ -35,6 +35,7 @@ VERBS = {
     "inspect": "Show what a data set holds: samples, histograms, a contact sheet",
     "order": "Print which clips a run consumes, from any position, without decoding",
     "pretrain": "Pretrain an encoder on shards or a folder of videos",
+    "submit": "Submit a pretraining run to Slurm: script, snapshot of the code, requeueing",
     "status": "Tell how a run stands: step, rate, last checkpoint, starts, health",
     "probe": "Probe a frozen encoder: linear, attentive and nearest-neighbour accuracy, beside baselines",
     "extract": "Write the features of a frozen encoder",

@@ -25,7 +25,10 @@ CHECKED = [
     "models",
     "masks",
     "tokens",
-    *(f"objectives.{name}" for name in ("latent", "dense", "pixels", "targets", "distance", "losses", "diagnostics")),
+    *(
+        f"objectives.{name}"
+        for name in ("latent", "dense", "pixels", "targets", "distance", "losses", "diagnostics", "watch")
+    ),
 ]
 install_import_hook([f"jepa.{name}" for name in CHECKED], "beartype.beartype")
 

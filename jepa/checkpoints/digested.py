@@ -49,41 +49,37 @@ class DigestedFile:
         self._file = path.open("wb", buffering=0)
         self._digest = hashlib.blake2b(digest_size=DIGEST)
         self._size = 0
+        self._small = bytearray()
+        """Pieces that are not worth a write of their own, not yet written."""
         self._hashing: ThreadPoolExecutor | None = None
 
     def write(self, data: Any) -> int:
         """Append all of `data`, which is bytes-like."""
         view = memoryview(data).cast("B")
-        if len(view) < PIECE:
-            self._digest.update(view)
-            self._write_all(view)
-        else:
-            self._hashing = self._hashing or ThreadPoolExecutor(1)
-            hashed = self._hashing.submit(self._digest.update, view)
-            try:
-                self._write_all(view)
-            finally:
-                hashed.result()  # the memory is the caller's again when this returns
         self._size += len(view)
+        if len(self._small) + len(view) > PIECE:
+            self._put_small()
+        if len(view) < PIECE:
+            self._small += view
+        else:
+            self._put(view)
         return len(view)
 
     def tell(self) -> int:
         return self._size
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Everything is flushed at the end."""
 
     def fileno(self) -> int:
         return self._file.fileno()
 
     def result(self) -> FileDigest:
-        """Of what has been written so far."""
+        """Of the file, after the block."""
         return FileDigest(self._size, self._digest.hexdigest())
 
     def close(self) -> None:
-        self._file.close()
-        if self._hashing is not None:
-            self._hashing.shutdown()
+        """Nothing: the file is closed at the end of the block. torch calls this before."""
 
     def __enter__(self) -> "DigestedFile":
         return self
@@ -92,10 +88,27 @@ class DigestedFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None and not self._file.closed:
+            if kind is None:
+                self._put_small()
                 os.fsync(self._file.fileno())
         finally:
-            self.close()
+            self._file.close()
+            if self._hashing is not None:
+                self._hashing.shutdown()
+
+    def _put_small(self) -> None:
+        small, self._small = self._small, bytearray()
+        if small:
+            self._put(memoryview(small))
+
+    def _put(self, view: memoryview) -> None:
+        """Hash and write at the same time."""
+        self._hashing = self._hashing or ThreadPoolExecutor(1)
+        hashed = self._hashing.submit(self._digest.update, view)
+        try:
+            self._write_all(view)
+        finally:
+            hashed.result()  # the memory is the caller's again when this returns
 
     def _write_all(self, view: memoryview) -> None:
         while len(view):

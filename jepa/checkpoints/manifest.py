@@ -29,6 +29,10 @@ _THREADS = 4
 """Files that are hashed at once."""
 
 
+class OtherVersion(DataError):
+    """A checkpoint in another format, which is not this package's to judge or to remove."""
+
+
 def data_name(step: int) -> str:
     """Name of the file or folder with the tensors of a checkpoint."""
     return f"step-{step:09d}.ckpt"
@@ -68,6 +72,9 @@ class Manifest:
         Args:
             folder: of checkpoints.
             whole: read all files and compare digests; else compare sizes only.
+
+        Raises:
+            OSError: it cannot be read, which tells nothing.
         """
         for name, file in self.files.items():
             path = folder / name
@@ -79,10 +86,7 @@ class Manifest:
             return None
         with ThreadPoolExecutor(_THREADS) as threads:
             found = threads.map(lambda name: FileDigest.of(folder / name), self.files)
-            try:
-                damaged = [name for name, digest in zip(self.files, found, strict=True) if digest != self.files[name]]
-            except OSError as error:
-                return f"it cannot be read ({error.strerror})"
+            damaged = [name for name, digest in zip(self.files, found, strict=True) if digest != self.files[name]]
         return f"{damaged[0]} has another digest" if damaged else None
 
     def _text(self) -> str:
@@ -96,6 +100,7 @@ def read_manifest(data: Path) -> Manifest:
 
     Raises:
         DataError: there is none, it is damaged, of another checkpoint or of another format version.
+        OSError: it cannot be read, which tells nothing.
     """
     step = step_of(data.name)
     if step is None:
@@ -114,8 +119,6 @@ def read_manifest(data: Path) -> Manifest:
         raise DataError(f"the manifest {path} is missing") from error
     except DataError:
         raise
-    except OSError as error:
-        raise DataError(f"the manifest {path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"the manifest {path} is damaged: it is no manifest of a checkpoint") from error
     inside = re.compile(rf"{re.escape(data.name)}(/[^/]+)?")
@@ -124,9 +127,9 @@ def read_manifest(data: Path) -> Manifest:
     return manifest
 
 
-def other_version(path: Path, version: object) -> DataError:
+def other_version(path: Path, version: object) -> OtherVersion:
     """What to say of a checkpoint in another format."""
-    return DataError(
+    return OtherVersion(
         f"{path} has format version {version}, this package reads {FORMAT_VERSION}: continue "
         "with the version of jepa-video that wrote it, or start another --out"
     )

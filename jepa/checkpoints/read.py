@@ -1,9 +1,12 @@
 """Reading a checkpoint of a run from wherever its path points: a file, a folder, or the link to the newest."""
 
+import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from jepa.checkpoints.io import load_state
+from jepa.checkpoints.digested import FileDigest
+from jepa.checkpoints.io import DIGEST, load_state
 from jepa.checkpoints.manifest import FORMAT_VERSION, other_version, read_manifest
 from jepa.errors import DataError
 
@@ -13,13 +16,16 @@ def checkpoint_exists(path: Path) -> bool:
     return path.is_file() or path.is_dir()
 
 
-def read_checkpoint(path: Path, *, map_location: Any = "cpu", lazy: bool = False) -> dict[str, Any]:
-    """The whole state; nothing in it is ever run.
+def read_checkpoint(
+    path: Path, *, map_location: Any = "cpu", lazy: bool = False, groups: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The state in a checkpoint; nothing in it is ever run.
 
     Args:
         path: the data of a checkpoint, or a link to it.
         map_location: device of the tensors, as in `torch.load`.
         lazy: map a file into memory instead of reading its tensors. A folder is read all the same.
+        groups: of tensors that are wanted, such as `state_dict`; others may be missing from what is returned.
 
     Raises:
         DataError: there is nothing, or it is damaged, of another format version or no checkpoint of this package.
@@ -28,7 +34,7 @@ def read_checkpoint(path: Path, *, map_location: Any = "cpu", lazy: bool = False
     if path.is_dir():
         from jepa.checkpoints.sharded import assemble
 
-        state = assemble(path, map_location)
+        state = assemble(path, map_location, groups)
     else:
         state = load_state(path, map_location=map_location, lazy=lazy)
     _facts_of(state, path)
@@ -44,12 +50,29 @@ def read_facts(path: Path) -> dict[str, Any]:
     path = _target(path)
     try:
         return read_manifest(path).facts
-    except DataError:
+    except (DataError, OSError):
         if path.is_dir():
             from jepa.checkpoints.sharded import read_rest
 
             return _facts_of(read_rest(path), path)
         return _facts_of(load_state(path, lazy=True), path)
+
+
+def checkpoint_digest(path: Path) -> str:
+    """12 hexadecimal digits that change with any byte of the data of a checkpoint, whatever its manifest says.
+
+    Raises:
+        DataError: there is nothing, or it cannot be read.
+    """
+    path = _target(path)
+    try:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = {f"{path.name}/{file.name}": FileDigest.of(file) for file in inside}
+    except OSError as error:
+        raise DataError(f"no checkpoint at {path}: {error.strerror}") from error
+    # A file has one digest under any name.
+    parts = [f"{name.rpartition('/')[2] if len(files) > 1 else ''} {files[name].blake2b}" for name in sorted(files)]
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=DIGEST).hexdigest()
 
 
 def _target(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The checkpoint of an unfinished run: `checkpoints/last.ckpt`, beside the `config.yaml` that tells its architecture.
+"""The checkpoint of an unfinished run, the newest in `checkpoints/`; `config.yaml` of the run tells its architecture.
 
 A finished run has a portable folder, which is read instead. Of the configuration only the groups `model` and `clip`
 are read.
@@ -11,7 +11,9 @@ from torch import Tensor
 
 from jepa import yaml_text
 from jepa.checkpoints.blank import require_parts
-from jepa.checkpoints.container import read_container
+from jepa.checkpoints.manifest import LAST
+from jepa.checkpoints.read import checkpoint_exists, read_checkpoint
+from jepa.checkpoints.shelf import Shelf
 from jepa.checkpoints.weights import MemoryStore, Report, Weights, norms_of
 from jepa.config import make_layer, resolve
 from jepa.errors import ConfigError, DataError
@@ -26,23 +28,31 @@ PREFIX = "jepa."
 
 def find_checkpoint(folder: Path) -> Path | None:
     """The last checkpoint of a run folder, if there is one; of a run with phases, that of the last one begun."""
-    name = Path("checkpoints", "last.ckpt")
-    phases = [path for path in folder.glob("*-*") if (path / name).is_file() and path.name.split("-")[0].isdecimal()]
-    latest = max(phases, key=lambda path: int(path.name.split("-")[0]), default=folder)
-    return latest / name if (latest / name).is_file() else None
+    found = {path: last for path in folder.glob("*-*") if path.name.split("-")[0].isdecimal() if (last := _last(path))}
+    latest = max(found, key=lambda path: int(path.name.split("-")[0]), default=None)
+    return found[latest] if latest else _last(folder)
+
+
+def _last(folder: Path) -> Path | None:
+    """The newest checkpoint in one folder; a job can have been killed between writing one and linking it."""
+    checkpoints = folder / "checkpoints"
+    if checkpoint_exists(checkpoints / LAST):
+        return checkpoints / LAST
+    steps = Shelf(checkpoints).steps()
+    return Shelf(checkpoints).data(steps[-1]) if steps else None
 
 
 def open_checkpoint(path: Path) -> Weights:
-    """Read a checkpoint of a run.
+    """Read a checkpoint of a run: a file, a folder of a divided model, or the link to the newest.
 
     Raises:
         DataError: it is damaged, no checkpoint of this package, or `config.yaml` of its run is not there.
     """
-    content = read_container(path)
+    content = read_checkpoint(path, lazy=True, groups=("state_dict",))
     state = content.get("state_dict")
-    if not isinstance(state, dict) or not isinstance(content.get("jepa"), dict):
+    if not isinstance(state, dict):
         raise DataError(f"{path} is no checkpoint of this package")
-    return _weights(path, state, int(content.get("global_step", 0)))
+    return _weights(path, state, int(content["jepa"]["step"]))
 
 
 def described_model(path: Path) -> tuple[EncoderConfig, PredictorConfig]:

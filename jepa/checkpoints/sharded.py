@@ -7,14 +7,10 @@
 A group of the state (`state_dict`, `optimizer`) that holds a `DTensor` is stored tensor by tensor, each under its path
 in the tree as a JSON pointer (RFC 6901); every other group is stored whole by the first process. Any number of
 processes reads what any other number has written, and a single one without process groups puts the whole together.
-
-torch reads `.metadata` by an unpickler that would run whatever it says. Here it may make the few classes that torch
-itself puts there, and it may ask only for files inside the folder.
 """
 
-import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,43 +21,24 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.filesystem import FileSystem, FileSystemReader, FileSystemWriter
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jepa.checkpoints.digested import DigestedFile, FileDigest, save_digested
-from jepa.checkpoints.io import cannot_write, load_state, sync
+from jepa.checkpoints.io import load_state, sync
+from jepa.checkpoints.sharded_metadata import read_metadata, sizes_of
+from jepa.checkpoints.tree import Keys, at, leaves, pointer, put, without
 from jepa.checkpoints.weights import misfit
 from jepa.errors import ConfigError, DataError
 
-METADATA, REST = ".metadata", "rest.pt"
+REST = "rest.pt"
 Result = TypeVar("Result")
-Keys = tuple[Any, ...]
-"""From the root of a tree of dictionaries to one of its leaves."""
-
-_CLASSES = {
-    *(("torch.distributed.checkpoint.metadata", name) for name in (
-        "BytesStorageMetadata", "ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta", "TensorProperties",
-        "TensorStorageMetadata", "_MEM_FORMAT_ENCODING",
-    )),
-    ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
-    ("torch.serialization", "_get_layout"),
-    ("torch", "Size"),
-    ("collections", "OrderedDict"),
-}  # fmt: skip
-"""What a pickled `Metadata` of torch 2.10 to 2.15 is made of, besides torch's dtypes."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes what `Metadata` is made of, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype):
-            return found
-        if (module, name) not in _CLASSES:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return super().find_class(module, name)
+Make = Callable[[Keys, torch.Size, torch.dtype], Tensor]
+"""An empty tensor for what lies at these keys of a checkpoint, divided among processes or not."""
+Told = Callable[[BaseException], ConfigError | None]
+"""What to say of an error in writing; none if it was not the disk that failed."""
 
 
 class _Files(FileSystem):
@@ -74,7 +51,7 @@ class _Files(FileSystem):
     def create_stream(self, path: Any, mode: str) -> Iterator[Any]:
         with DigestedFile(Path(path)) as file:
             yield file
-            self.written[Path(path).name] = file.result()
+        self.written[Path(path).name] = file.result()
 
     def rename(self, path: Any, new_path: Any) -> None:
         super().rename(path, new_path)
@@ -104,56 +81,61 @@ class _Reader(FileSystemReader):
         return self._metadata
 
 
-def agree(action: Callable[[], Result], path: Path, group: dist.ProcessGroup) -> list[Result]:
+def agree(action: Callable[[], Result], group: dist.ProcessGroup, told: Told) -> list[Result]:
     """Do something in every process, and go on in all of them or in none; the results by rank.
 
     Raises:
         ConfigError: the disk failed in one of them, or something else did in another one.
     """
-    mine: tuple[Result | None, str | None] = (None, None)
+    result: Result | None = None
     failed: Exception | None = None
+    reason: str | None = None
     try:
-        mine = (action(), None)
+        result = action()
     except Exception as error:
-        failed = error
-        told = error if isinstance(error, ConfigError) else cannot_write(path, error)
-        mine = (None, str(told or f"cannot write {path}: {type(error).__name__} in process {dist.get_rank()}"))
+        failed, known = error, told(error)
+        reason = str(known) if known else f"saving failed in process {dist.get_rank(group)}: {error!r}"
     results: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(results, mine, group=group)
-    reasons = [reason for _, reason in results if reason is not None]
-    if failed is not None and not isinstance(failed, ConfigError) and cannot_write(path, failed) is None:
+    dist.all_gather_object(results, (result, reason), group=group)
+    if failed is not None and told(failed) is None:
         raise failed
-    if reasons:
-        raise ConfigError(reasons[0]) from failed
+    for _, other in results:
+        if other is not None:
+            raise ConfigError(other) from failed
     return [result for result, _ in results]
 
 
-def write_shards(folder: Path, state: dict[str, Any], group: dist.ProcessGroup) -> dict[str, FileDigest]:
-    """Write a state into a folder that is not there yet; called by all processes. Files by name, on the device.
+def write_shards(folder: Path, state: dict[str, Any], group: dist.ProcessGroup, told: Told) -> dict[str, FileDigest]:
+    """Write a state into a folder that is not there yet; called by all processes.
+
+    Args:
+        folder: whose parent is there.
+        state: to be written.
+        group: of all processes.
+        told: says which errors are those of the disk.
+
+    Returns:
+        All files by name; they are on the device.
 
     Raises:
-        ConfigError: it cannot be written by one of the processes.
+        ConfigError: as `agree`.
     """
     tensors, rest = split(state)
     first = dist.get_rank(group) == 0
-    agree(lambda: folder.mkdir() if first else None, folder, group)
+    agree(lambda: folder.mkdir() if first else None, group, told)
     own = _Files()
-    writer = _Writer(folder, own)
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     try:
-        save(tensors, storage_writer=writer, planner=planner, process_group=group)
+        save(tensors, storage_writer=_Writer(folder, own), planner=planner, process_group=group)
     except CheckpointException as error:
-        rank, (cause, _) = min(error.failures.items())
-        raise cannot_write(folder, cause) or RuntimeError(f"process {rank}: {cause}") from cause
+        rank, (cause, _) = min(error.failures.items())  # all processes are told of all failures
+        raise told(cause) or ConfigError(f"saving failed in process {rank}: {cause!r}") from cause
 
     def finish() -> dict[str, FileDigest]:
-        written = dict(own.written)
-        if first:
-            written[REST] = save_digested(rest, folder / REST)
-        return written
+        return own.written | ({REST: save_digested(rest, folder / REST)} if first else {})
 
-    files = {name: file for written in agree(finish, folder, group) for name, file in written.items()}
-    agree(lambda: _require_all(folder, files) if first else None, folder, group)
+    files = {name: file for written in agree(finish, group, told) for name, file in written.items()}
+    agree(lambda: _require_all(folder, files) if first else None, group, told)
     return files
 
 
@@ -172,45 +154,15 @@ def split(state: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Returns:
         Tensors; and `tree`, the state with None for each of them, and `paths`, the keys to each of them.
     """
-    paths = {name: path for name, path in _paths(state).items() if _is_divided(state[path[0]])}
-    tensors = {name: _at(state, path).detach() for name, path in paths.items()}
-    return tensors, {"tree": _without(state, paths, keep=True), "paths": paths}
-
-
-def _paths(tree: Any, path: Keys = ()) -> dict[str, Keys]:
-    """The keys to every tensor that hangs in dictionaries, by pointer."""
-    if isinstance(tree, Tensor):
-        return {pointer(path): path}
-    inner = tree.items() if isinstance(tree, dict) else ()
-    return {name: keys for key, value in inner for name, keys in _paths(value, (*path, key)).items()}
-
-
-def _at(tree: Any, path: Keys) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _without(tree: Any, paths: dict[str, Keys], path: Keys = (), *, keep: bool) -> Any:
-    """A tree with None at these places or, if they are not to be kept, without them."""
-    if pointer(path) in paths:
-        return None
-    if not isinstance(tree, dict):
-        return tree
-    inner = {key: (*path, key) for key in tree}
-    left = {key: keys for key, keys in inner.items() if keep or pointer(keys) not in paths}
-    return {key: _without(tree[key], paths, keys, keep=keep) for key, keys in left.items()}
+    paths = {name: path for name, path in leaves(state).items() if _is_divided(state[path[0]])}
+    tensors = {name: at(state, path).detach() for name, path in paths.items()}
+    return tensors, {"tree": without(state, paths, keep=True), "paths": paths}
 
 
 def _is_divided(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_is_divided(inner) for inner in value.values())
     return isinstance(value, DTensor)
-
-
-def pointer(path: Keys) -> str:
-    """JSON pointer (RFC 6901), in which a name may hold any character."""
-    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in path)
 
 
 def read_rest(folder: Path) -> dict[str, Any]:
@@ -221,39 +173,13 @@ def read_rest(folder: Path) -> dict[str, Any]:
 def _rest(folder: Path) -> tuple[dict[str, Any], dict[str, Keys]]:
     content = load_state(folder / REST)
     tree, paths = content.get("tree"), content.get("paths")
-    if not isinstance(tree, dict) or not isinstance(paths, dict):
+    if (
+        not isinstance(tree, dict)
+        or not isinstance(paths, dict)
+        or not all(isinstance(keys, tuple) and pointer(keys) == name for name, keys in paths.items())
+    ):
         raise DataError(f"{folder / REST} is no part of a checkpoint of this package; restore it or start a new run")
     return tree, paths
-
-
-def _metadata(folder: Path) -> Metadata:
-    """Which tensors there are and where they lie. Raises DataError."""
-    try:
-        with (folder / METADATA).open("rb") as file:
-            metadata = _Unpickler(file).load()
-        if not isinstance(metadata, Metadata):
-            raise pickle.UnpicklingError("it holds something else")
-        for entry in metadata.state_dict_metadata.values():
-            if not isinstance(entry, TensorStorageMetadata):
-                raise pickle.UnpicklingError("it holds more than tensors")
-        for place in metadata.storage_data.values():
-            if Path(place.relative_path).name != place.relative_path:
-                raise pickle.UnpicklingError("it points out of its folder")
-    except FileNotFoundError as error:
-        raise DataError(f"no checkpoint at {folder}: it has no {METADATA}") from error
-    except Exception as error:  # a damaged pickle can end in any exception
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{folder / METADATA} is damaged or no part of a checkpoint ({reason[:120]})") from error
-    return metadata
-
-
-def _sizes(folder: Path, metadata: Metadata, paths: dict[str, Keys]) -> dict[str, TensorStorageMetadata]:
-    """Of the tensors in a folder. Raises DataError unless they are those of the tree."""
-    entries = metadata.state_dict_metadata.items()
-    sizes = {name: entry for name, entry in entries if isinstance(entry, TensorStorageMetadata)}
-    if sizes.keys() != paths.keys():
-        raise DataError(f"{folder} is damaged: {REST} tells of other tensors than {METADATA}")
-    return sizes
 
 
 def _read(folder: Path, metadata: Metadata, tensors: dict[str, Tensor], group: dist.ProcessGroup | None) -> None:
@@ -266,35 +192,43 @@ def _read(folder: Path, metadata: Metadata, tensors: dict[str, Tensor], group: d
             load(dict(tensors), storage_reader=reader, planner=planner, process_group=group, no_dist=group is None)
     except CheckpointException as error:
         _, (cause, _) = min(error.failures.items())
-        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-        raise DataError(f"{folder} is damaged ({reason[:120]}); restore it or start a new run") from cause
+        raise _damaged(folder, cause) from cause
 
 
-def assemble(folder: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The whole state in a folder, put together in this process. Raises DataError."""
+def _damaged(folder: Path, error: BaseException) -> DataError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return DataError(f"{folder} is damaged ({reason[:120]}); restore it or start a new run")
+
+
+def assemble(folder: Path, map_location: Any = "cpu", groups: Collection[str] | None = None) -> dict[str, Any]:
+    """The state in a folder, put together in this process; without the divided groups that are not asked for.
+
+    Raises:
+        DataError: it is damaged.
+    """
     tree, paths = _rest(folder)
-    metadata = _metadata(folder)
-    sizes = _sizes(folder, metadata, paths)
-    tensors = {name: torch.empty(sizes[name].size, dtype=sizes[name].properties.dtype) for name in paths}
-    _read(folder, metadata, tensors, None)
-    for name, path in paths.items():
-        _put(tree, path, tensors[name].to(map_location))
-    return tree
+    metadata = read_metadata(folder)
+    sizes = sizes_of(folder, metadata, paths)
+    unwanted = {keys[0] for keys in paths.values() if groups is not None and keys[0] not in groups}
+    wanted = {name: keys for name, keys in paths.items() if keys[0] not in unwanted}
+    try:
+        tensors = {name: torch.empty(sizes[name].size, dtype=sizes[name].properties.dtype) for name in wanted}
+        _read(folder, metadata, tensors, None)
+        for name, keys in wanted.items():
+            put(tree, keys, tensors[name].to(map_location))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise _damaged(folder, error) from error
+    return {name: group for name, group in tree.items() if name not in unwanted}
 
 
-def _put(tree: dict[str, Any], path: Keys, value: Tensor) -> None:
-    for key in path[:-1]:
-        tree = tree[key]
-    tree[path[-1]] = value
-
-
-def fill(path: Path, state: dict[str, Any], group: dist.ProcessGroup) -> dict[str, Any]:
+def fill(path: Path, state: dict[str, Any], group: dist.ProcessGroup, make: Make | None = None) -> dict[str, Any]:
     """Fill the tensors of a state in place, each process its part; called by all processes.
 
     Args:
         path: data of a checkpoint, as a file or as a folder.
-        state: groups of tensors as in the checkpoint.
+        state: groups of tensors as in the checkpoint; an empty one is not asked for.
         group: of all processes.
+        make: makes a tensor of the checkpoint that has no place in the state yet; its place is then made too.
 
     Returns:
         The rest of the checkpoint.
@@ -302,24 +236,33 @@ def fill(path: Path, state: dict[str, Any], group: dist.ProcessGroup) -> dict[st
     Raises:
         DataError: it is damaged, or does not fit.
     """
-    wanted = {name: _at(state, keys) for name, keys in _paths(state).items()}
+    asked = {name for name, tensors in state.items() if tensors}
+    metadata: Metadata | None = None
+    found: dict[str, Tensor]
     if path.is_dir():
-        metadata = _metadata(path)
+        metadata = read_metadata(path)
         tree, paths = _rest(path)
-        sizes = _sizes(path, metadata, paths)
-        found = {name: torch.empty(entry.size, device="meta") for name, entry in sizes.items()}
+        sizes = sizes_of(path, metadata, paths)
+        found = {name: torch.empty(one.size, dtype=one.properties.dtype, device="meta") for name, one in sizes.items()}
     else:
-        metadata, tree = None, load_state(path, lazy=True)
-        paths = {name: keys for name, keys in _paths(tree).items() if keys[0] in state}
-        found = {name: _at(tree, keys) for name, keys in paths.items()}
-    if other := misfit({name: tensor for name, tensor in found.items() if paths[name][0] in state}, wanted):
+        tree = load_state(path, lazy=True)
+        paths = {name: keys for name, keys in leaves(tree).items() if keys[0] in asked}
+        found = {name: at(tree, keys) for name, keys in paths.items()}
+    found = {name: tensor for name, tensor in found.items() if paths[name][0] in asked}
+    wanted = leaves(state)
+    if make is not None:
+        for name in sorted(found.keys() - wanted.keys()):
+            put(state, paths[name], make(paths[name], found[name].shape, found[name].dtype))
+            wanted[name] = paths[name]
+    places = {name: at(state, keys) for name, keys in wanted.items() if keys[0] in asked}
+    if other := misfit(found, places):
         raise DataError(f"{path} does not fit: {other}")
     if metadata is not None:
-        _read(path, metadata, wanted, group)
+        _read(path, metadata, places, group)
     else:
-        for name, tensor in wanted.items():
+        for name, tensor in places.items():
             _copy(found[name], tensor)
-    rest: dict[str, Any] = _without(tree, paths, keep=False)
+    rest: dict[str, Any] = without(tree, paths, keep=False)
     return rest
 
 

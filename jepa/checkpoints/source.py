@@ -11,6 +11,7 @@ from jepa.checkpoints.folder import CONFIG, WEIGHTS, open_folder
 from jepa.checkpoints.hub import fetch, is_hub_name
 from jepa.checkpoints.huggingface import files_of, is_huggingface, open_huggingface, read_json
 from jepa.checkpoints.official import open_official
+from jepa.checkpoints.read import checkpoint_exists
 from jepa.checkpoints.run_checkpoint import find_checkpoint, open_checkpoint
 from jepa.checkpoints.weights import Hints, Weights, listed
 from jepa.errors import ConfigError, DataError
@@ -61,7 +62,7 @@ def _published(name: str) -> str:
 
 def _open(path: Path) -> Weights:
     """What describes itself."""
-    if path.suffix == ".ckpt" and path.is_file():
+    if path.suffix == ".ckpt" and checkpoint_exists(path):
         return open_checkpoint(path)
     folder = path.parent if path.is_file() else path
     if (folder / CONFIG).is_file() and is_huggingface(_peek(folder / CONFIG)):

@@ -4,52 +4,57 @@
     RUN/checkpoints/step-000000500.json    its manifest: sizes and digests
     RUN/checkpoints/last.ckpt              link to the newest one
 
-A job can be killed at any instruction, and a disk can fill up at any byte or lie about one. So the data is written to a
-temporary name and flushed to the device, then its manifest gets its name, and then the data: that rename is the instant
-at which the checkpoint begins to exist. Only after it is the link moved, and only after that are old checkpoints
-removed, each by a rename first, so that none is ever seen half deleted. What a kill leaves behind has a temporary name,
-or is a manifest without data; the next save removes both. A reader goes from the newest to the oldest and takes the
-first whose bytes are those that were written.
+A job can be killed at any instruction, and a disk can fill up at any byte or lie about one. So a checkpoint appears by
+one rename, when all of it is on the device (`shelf.py`), and no old one goes before. A reader goes from the newest to
+the oldest and takes the first whose bytes are those that were written.
 """
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
 from jepa.checkpoints.digested import save_digested
-from jepa.checkpoints.io import cannot_write, sync
+from jepa.checkpoints.io import cannot_write
 from jepa.checkpoints.lock import folder_lock
-from jepa.checkpoints.manifest import FORMAT_VERSION, LAST, Manifest, data_name, manifest_name, read_manifest, step_of
+from jepa.checkpoints.manifest import FORMAT_VERSION, LAST, Manifest, data_name
+from jepa.checkpoints.read import checkpoint_digest as checkpoint_digest
 from jepa.checkpoints.read import checkpoint_exists as checkpoint_exists
 from jepa.checkpoints.read import read_checkpoint as read_checkpoint
 from jepa.checkpoints.read import read_facts as read_facts
+from jepa.checkpoints.shelf import Shelf
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 
+if TYPE_CHECKING:
+    from jepa.checkpoints.sharded import Make
+
 log = get_logger(__name__)
 
-WRITING, GOING = ".tmp", ".old"
-"""Ends of temporary names: of what is not yet there, and of what is being removed."""
-_RESCANS = 3
+_RESCANS = 10
 """How often the folder is looked through again because another process has changed it meanwhile."""
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that has been written or found whole."""
+    """A checkpoint that has been written or found."""
 
     step: int
     path: Path
     """Of its data: a file, or a folder if it is divided among processes."""
     facts: dict[str, Any]
     bytes: int
+
+    @classmethod
+    def at(cls, path: Path) -> "Saved":
+        """One outside a store, by the path of its data or of a link to it; reads its facts only. Raises DataError."""
+        facts, path = read_facts(path), path.resolve()
+        files = path.iterdir() if path.is_dir() else (path,)
+        return cls(int(facts["step"]), path, facts, sum(file.stat().st_size for file in files))
 
 
 class CheckpointStore:
@@ -70,11 +75,16 @@ class CheckpointStore:
         self.keep_last = keep_last
         self.keep_every = keep_every
         self.timeout = timeout
+        self._shelf = Shelf(folder)
         self._group: dist.ProcessGroup | None = None
 
     def steps(self) -> list[int]:
-        """Steps with data and a manifest, from the oldest; they may be damaged all the same."""
-        return [step for step in self._with_data() if (self.folder / manifest_name(step)).is_file()]
+        """Steps of the checkpoints whose files have the right sizes, from the oldest; nothing else of them is read.
+
+        Raises:
+            DataError: the folder cannot be read, or holds one of another format version.
+        """
+        return [step for step in self._shelf.steps() if isinstance(self._check(step, whole=False), Manifest)]
 
     def newest(self) -> Saved | None:
         """The newest checkpoint whose bytes are those that were written; none if there is no checkpoint.
@@ -85,31 +95,26 @@ class CheckpointStore:
             DataError: there are checkpoints, and none can be used; or one of another format version.
         """
         for _ in range(_RESCANS):
-            steps = self._with_data()
-            problems: dict[int, str] = {}
+            steps, problems = self._shelf.steps(), dict[int, str]()
             for step in reversed(steps):
-                try:
-                    manifest = read_manifest(self.folder / data_name(step))
-                    problem = manifest.problem(self.folder)
-                except DataError as error:
-                    problem = str(error)
-                if problem is None:
+                found = self._check(step, whole=True)
+                if isinstance(found, Manifest):
                     for worse, why in problems.items():
                         log.warning(
-                            "checkpoint of step %d cannot be used: %s; the one of step %d is used", worse, why, step
+                            "the checkpoint of step %d cannot be used, that of step %d is: %s", worse, step, why
                         )
-                    return self._saved(manifest)
-                problems[step] = problem
-            if steps == self._with_data():  # else a save has removed one while it was being read
+                    return self._saved(found)
+                problems[step] = found
+            if steps == self._shelf.steps():  # else a save has removed one while it was being read
                 break
-        if problems:
-            worst = max(problems)
-            raise DataError(
-                f"{self.folder} holds {len(problems)} checkpoints and none can be used (step {worst}: "
-                f"{problems[worst]}); restore one or start another --out"
-            )
-        self._refuse_single_file()
-        return None
+        if not problems:
+            self._refuse_single_file()
+            return None
+        worst = max(problems)
+        raise DataError(
+            f"{self.folder} holds {len(problems)} checkpoints and none can be used (of step {worst}: "
+            f"{problems[worst]}); restore one or start another --out"
+        )
 
     def save(self, step: int, state: dict[str, Any], facts: Mapping[str, Any]) -> Saved:
         """Write the state as one file, and remove what is older than is to be kept.
@@ -124,39 +129,46 @@ class CheckpointStore:
         Raises:
             ConfigError: it cannot be written (full disk, no permission, an error of the device).
         """
+        head = _head(step, facts)
         with self._writing(step):
-            if there := self._prepared(step):
-                return there
-            temporary = self._temporary(step)
-            head = _head(step, facts)
-            written = save_digested({**state, "jepa": head}, temporary)
-            return self._commit(temporary, Manifest(step, head, {data_name(step): written}))
+            there = self._shelf.prepare(step)
+            if there is None:
+                written = save_digested({**state, "jepa": head}, self._shelf.temporary(step))
+                there = self._shelf.commit(Manifest(step, head, {data_name(step): written}))
+            return self._settled(there)
 
     def save_sharded(self, step: int, state: dict[str, Any], facts: Mapping[str, Any]) -> Saved:
         """Write a state whose tensors are divided among processes as a folder; to be called by all of them.
+
+        Args:
+            step: as for `save`, as are `state` and `facts`; of what is not divided the first process's is written.
 
         Raises:
             ConfigError: as `save`; in all processes, whichever it happened to.
         """
         from jepa.checkpoints.sharded import agree, write_shards
 
-        group, temporary = self.group(), self._temporary(step)
-        first, head = dist.get_rank() == 0, _head(step, facts)
+        head, group = _head(step, facts), self.group()
+        first = dist.get_rank(group) == 0
+
+        def told(error: BaseException) -> ConfigError | None:
+            return self._told(step, error)
+
         with contextlib.ExitStack() as held:
 
-            def begin() -> Saved | None:
+            def begin() -> Manifest | None:
                 if not first:
                     return None
                 held.enter_context(self._writing(step))
-                return self._prepared(step)
+                return self._shelf.prepare(step)
 
-            if there := agree(begin, temporary, group)[0]:
-                return there
-            files = write_shards(temporary, {**state, "jepa": head}, group)
-            manifest = Manifest(step, head, {f"{data_name(step)}/{name}": file for name, file in files.items()})
-            done = agree(lambda: self._commit(temporary, manifest) if first else None, temporary, group)[0]
-            assert done is not None
-            return done
+            there = agree(begin, group, told)[0]
+            if there is None:
+                files = write_shards(self._shelf.temporary(step), {**state, "jepa": head}, group, told)
+                there = Manifest(step, head, {f"{data_name(step)}/{name}": file for name, file in files.items()})
+                agree(lambda: self._shelf.commit(there) if first else None, group, told)
+            agree(lambda: self._settled(there) if first else None, group, told)
+        return self._saved(there)
 
     def load(self, saved: Saved, *, map_location: Any = "cpu") -> dict[str, Any]:
         """The whole state of a checkpoint, from a file or put together from a folder; no other process is asked.
@@ -166,56 +178,60 @@ class CheckpointStore:
         """
         return read_checkpoint(saved.path, map_location=map_location)
 
-    def load_sharded(self, saved: Saved, state: dict[str, Any]) -> dict[str, Any]:
+    def load_sharded(self, saved: Saved, state: dict[str, Any], make: "Make | None" = None) -> dict[str, Any]:
         """Fill the tensors of `state` in place, each process its own part; to be called by all of them.
 
         Args:
             saved: written by any number of processes, as a file or as a folder.
             state: groups of tensors, divided among processes (`DTensor`) or not, as in the checkpoint; a group that is
-                not there is not read.
+                not there, or empty, is not read.
+            make: called with keys, shape and dtype of each tensor that such a group lacks (moments of an optimizer that
+                has none yet): makes it, and it is put into `state`. None: such a tensor is an error.
 
         Returns:
-            The rest of the checkpoint: all that is no tensor of a group of tensors.
+            The rest of the checkpoint: all that is no tensor of a group that is divided or asked for.
 
         Raises:
             DataError: it is damaged, or its tensors have other names or shapes.
         """
         from jepa.checkpoints.sharded import fill
 
-        return fill(saved.path, state, self.group())
+        return fill(saved.path, state, self.group(), make)
 
     def group(self) -> dist.ProcessGroup:
-        """Processes of this store, on the CPU and apart from those of the training step, so that a save may run beside
-        one. Made by the first call, which all processes have to do together."""
+        """The processes, on the CPU and apart from those of the training step, so that a save may run beside one.
+
+        Made by the first call, which all processes have to do together.
+        """
         if self._group is None:
             group = dist.new_group(backend="gloo", timeout=self.timeout)
             assert isinstance(group, dist.ProcessGroup)  # of all processes, so this one is in it
             self._group = group
         return self._group
 
-    def _with_data(self) -> list[int]:
-        """Steps for which there is a file or folder of data, with or without a manifest, from the oldest."""
-        try:
-            names = os.listdir(self.folder)  # noqa: PTH208  # Path.iterdir hides nothing that this would tell
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise DataError(f"cannot read the folder {self.folder}: {error.strerror}") from error
-        return sorted(step for name in names if (step := step_of(name)) is not None)
-
     def _saved(self, manifest: Manifest) -> Saved:
-        return Saved(manifest.step, self.folder / data_name(manifest.step), manifest.facts, manifest.bytes)
+        return Saved(manifest.step, self._shelf.data(manifest.step), manifest.facts, manifest.bytes)
+
+    def _check(self, step: int, *, whole: bool) -> Manifest | str:
+        try:
+            return self._shelf.check(step, whole=whole)
+        except OSError as error:
+            return f"it cannot be read ({error.strerror})"
+
+    def _settled(self, manifest: Manifest) -> Saved:
+        self._shelf.settle(manifest.step, self.keep_last, self.keep_every)
+        return self._saved(manifest)
 
     def _refuse_single_file(self) -> None:
         """Raise DataError if there is a checkpoint of format version 1, which was one file."""
-        if (self.folder / LAST).is_file() and not (self.folder / LAST).is_symlink():
-            read_facts(self.folder / LAST)
-            raise DataError(f"{self.folder / LAST} is a file and should be a link: restore the folder {self.folder}")
+        last = self.folder / LAST
+        if last.exists() and not last.is_symlink():
+            read_facts(last)
+            raise DataError(f"{last} should be a link to a checkpoint: restore the folder, or start another --out")
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
         """Alone in the folder. Errors of the disk become a ConfigError, and nothing is left of what failed."""
-        path = self.folder / data_name(step)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with folder_lock(self.folder):
@@ -223,106 +239,22 @@ class CheckpointStore:
                     yield
                 except BaseException:
                     with contextlib.suppress(OSError):
-                        self._tidy()
+                        self._shelf.tidy()
                     raise
         except Exception as error:
-            self._explain(path, error)
+            if told := self._told(step, error):
+                raise told from error
             raise
 
-    def _explain(self, path: Path, error: Exception) -> None:
-        """Raise ConfigError if this is an error of the disk."""
-        stays = max((step for step in self.steps() if data_name(step) != path.name), default=None)
-        kept = f"; the checkpoint of step {stays} stays" if stays is not None else ""
-        if told := cannot_write(path, error, kept):
-            raise told from error
-
-    def _temporary(self, step: int) -> Path:
-        return self.folder / f".{data_name(step)}{WRITING}"
-
-    def _prepared(self, step: int) -> Saved | None:
-        """A whole checkpoint of this step, if there is one; else make its names free."""
-        last = self.folder / LAST
-        if last.exists() and not last.is_symlink():
-            raise ConfigError(f"cannot write {last}: what lies there is no link of this package; choose another --out")
-        self._tidy()
-        path = self.folder / data_name(step)
-        if os.path.lexists(path):
-            try:
-                manifest = read_manifest(path)
-                problem = manifest.problem(self.folder)
-            except DataError as error:
-                problem = str(error)
-            if problem is None:
-                log.info("the checkpoint of step %d is there already and whole: left as it is", step)
-                self._link(step)
-                return self._saved(manifest)
-            log.warning("replacing the checkpoint of step %d: %s", step, problem)
-            self._remove(step)
-        return None
-
-    def _commit(self, temporary: Path, manifest: Manifest) -> Saved:
-        """Give manifest and data their names, in this order; then move the link and remove what is old."""
-        folder, step = self.folder, manifest.step
-        note = folder / f".{manifest_name(step)}{WRITING}"
-        manifest.write(note)
-        note.replace(folder / manifest_name(step))
-        sync(folder)
-        temporary.replace(folder / data_name(step))
-        sync(folder)
-        self._link(step)
-        self._prune(step)
-        return self._saved(manifest)
-
-    def _link(self, step: int) -> None:
-        temporary = self.folder / f".{LAST}{WRITING}"
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(data_name(step))
-        temporary.replace(self.folder / LAST)
-        sync(self.folder)
-
-    def _prune(self, newest: int) -> None:
-        """Remove checkpoints that are not to be kept, now that the newest is safe."""
-        steps = self._with_data()
-        older = [step for step in steps if step <= newest]
-        going = [step for step in older[: -self.keep_last] if self.keep_every is None or step % self.keep_every]
-        for step in going:
-            try:
-                self._remove(step)
-            except OSError as error:
-                log.warning("cannot remove the old checkpoint of step %d: %s", step, error.strerror)
-
-    def _remove(self, step: int) -> None:
-        """Take away the name of the data first: a checkpoint is there or not. Raises OSError."""
-        path = self.folder / data_name(step)
-        going = self.folder / f".{path.name}{GOING}"
-        _delete(going)
-        path.replace(going)
-        (self.folder / manifest_name(step)).unlink(missing_ok=True)
-        _delete(going)
-
-    def _tidy(self) -> None:
-        """Remove what an interrupted save has left: temporary names, and manifests without data. Raises OSError."""
-        for path in list(self.folder.iterdir()):
-            own = path.name.startswith(".") and path.name.endswith((WRITING, GOING))
-            name = path.name.removesuffix(WRITING).removesuffix(GOING)[1:]
-            orphan = _manifest_step(path.name)
-            if own and (step_of(name) is not None or _manifest_step(name) is not None or name == LAST):
-                _delete(path)
-            elif orphan is not None and not os.path.lexists(self.folder / data_name(orphan)):
-                path.unlink()
-
-
-def _manifest_step(name: str) -> int | None:
-    return step_of(f"{name.removesuffix('.json')}.ckpt") if name.endswith(".json") else None
+    def _told(self, step: int, error: BaseException) -> ConfigError | None:
+        """What to say of an error in saving a step; none if it was not the disk that failed."""
+        if isinstance(error, ConfigError):
+            return error
+        kept = ""
+        with contextlib.suppress(DataError):
+            kept = "".join(f"; the checkpoint of step {other} stays" for other in self.steps()[-1:])
+        return cannot_write(self._shelf.data(step), error, kept)
 
 
 def _head(step: int, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "format_version": FORMAT_VERSION, "step": step}
-
-
-def _delete(path: Path) -> None:
-    """A file, link or folder, or nothing. Raises OSError."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

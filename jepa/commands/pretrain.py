@@ -2,11 +2,14 @@
 
 import json
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jepa.training.config import PretrainConfig as Config
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from jepa.training.trainer import PretrainResult
 
 SUMMARY = "Pretrain an encoder on shards or a folder of videos"
@@ -21,10 +24,19 @@ def run(config: Config) -> int:
     from jepa.training.launch import find_ranks
     from jepa.training.trainer import pretrain
 
-    result = pretrain(config)
+    result = pretrain(config, _watchers)
     if find_ranks(os.environ).rank == 0:
         print(_as_json(result) if config.json else _as_text(result))
     return 0
+
+
+def _watchers(config: Config) -> "Sequence[Callback]":
+    """What looks on, if anything does. Labels that cannot be used end the command before anything is written."""
+    if config.online.data is None:
+        return ()
+    from jepa.eval.online import OnlineProbe
+
+    return [OnlineProbe(config)]
 
 
 def _as_json(result: "PretrainResult") -> str:

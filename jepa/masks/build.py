@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from jepa.errors import ConfigError
 from jepa.masks.causal import Causal
@@ -25,7 +26,7 @@ class MasksConfig:
     ones), as in V-JEPA."""
     collation: Literal["fixed", "official"] = "fixed"
     """`fixed`: the same number of tokens in every batch, a random subset. `official`: cut to the batch's shortest in
-    time order, as the released code does."""
+    time order, as the released code does, for which every process draws the masks of the whole batch."""
     context_share: float | None = None
     """With `fixed`: share of the tokens kept as context; none for what the blocks leave on average, or what other kinds
     leave at least."""
@@ -53,6 +54,10 @@ class MasksConfig:
                 raise ConfigError(f"masks.{name}_share is given, but complement: {kind.complement} sets that number")
 
 
+CHUNK = 64
+"""Clips that `fixed` collation draws together; they share the size of their blocks."""
+
+
 class MaskSampler:
     """Draws the masks of a step; picklable, stateless."""
 
@@ -69,11 +74,27 @@ class MaskSampler:
         self._kinds = tuple(_build(kind, grid, shares) for kind in config.kinds)
 
     def __call__(self, step: int, batch: int, rows: slice = EVERY) -> tuple[Mask, ...]:
-        """Masks of these rows of the (global) batch of `batch` clips at `step`, one per configuration."""
-        return tuple(
-            kind.draw(batch, generator(self.seed, step, f"mask/{number}"), rows)
-            for number, kind in enumerate(self._kinds)
-        )
+        """Masks of these rows of the (global) batch of `batch` clips at `step`, one per configuration.
+
+        With `fixed` collation clips have nothing in common but the size of their blocks, so the batch is drawn in
+        chunks of 64 clips, each from random numbers of its own, and only those that the rows touch: the work of a
+        process does not grow with the number of the others. `official` collation cuts all clips to the shortest of the
+        batch, so all of it is drawn in one piece.
+        """
+        return tuple(self._draw(kind, f"mask/{number}", step, batch, rows) for number, kind in enumerate(self._kinds))
+
+    def _draw(self, kind: "_Drawer", purpose: str, step: int, batch: int, rows: slice) -> Mask:
+        if self.config.collation == "official" or batch <= CHUNK:
+            return kind.draw(batch, generator(self.seed, step, purpose), rows)
+        wanted = range(*rows.indices(batch))
+        parts = []
+        for start in range(0, batch, CHUNK):
+            inside = _between(wanted, start, start + CHUNK)
+            if inside:
+                rng = generator(self.seed, step, f"{purpose}/{start // CHUNK}" if start else purpose)
+                own = slice(inside[0] - start, inside[-1] + 1 - start, inside.step)
+                parts.append(kind.draw(min(batch - start, CHUNK), rng, own))
+        return _joined(parts)
 
 
 @runtime_checkable
@@ -94,3 +115,15 @@ def _build(config: MaskConfig, grid: TokenGrid, shares: Shares | None) -> _Drawe
             return Causal(config, grid, shares)
         case "ijepa":
             return IJEPA(config, grid, shares)
+
+
+def _between(numbers: range, low: int, high: int) -> range:
+    """Those of rising numbers that are at least `low` and below `high`."""
+    skipped = max(-(-(low - numbers.start) // numbers.step), 0)
+    return range(numbers.start + skipped * numbers.step, min(numbers.stop, high), numbers.step)
+
+
+def _joined(parts: list[Mask]) -> Mask:
+    """One batch after the other."""
+    context, target = (torch.cat([getattr(part, side) for part in parts]) for side in ("context", "target"))
+    return Mask(context, target, parts[0].blocks)

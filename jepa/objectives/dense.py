@@ -20,7 +20,8 @@ from torch import Tensor
 from jepa.models.jepa import JEPA
 from jepa.objectives.distance import nearest_target
 from jepa.objectives.losses import Loss, mean
-from jepa.objectives.targets import Teacher, encode_targets, watch_encoder
+from jepa.objectives.targets import Teacher, encode_targets
+from jepa.objectives.watch import View, watch_step
 from jepa.tokens import Mask, TokenGrid, gather
 from jepa.types import ClipBatch, StepOutput
 
@@ -60,24 +61,25 @@ class DensePrediction:
 
     def __call__(self, jepa: JEPA, batch: ClipBatch, *, diagnose: bool = False) -> StepOutput:
         """Loss of one batch of normalised clips, its terms `prediction` and `context` as they enter it. `diagnose` adds
-        feature std, effective rank and `context_error`, the second term before its factor lambda.
+        those of `watch_step` and `context_error`, the second term before its factor lambda.
 
         Raises:
             ConfigError: the predictor has no second output, or a target consists of several blocks.
         """
         target_BNE = encode_targets(jepa, batch.clips, self.teacher)
-        masked, visible = [], []
+        masked, visible, views = [], [], []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
             predicted_BME, seen_BKE = jepa.predict_both(context_BKD, mask, batch.grid, number, batch.single_frame)
             masked.append(self.loss(predicted_BME, gather(target_BNE, mask.target)))
+            views.append(View(mask, context_BKD, predicted_BME))
             weight_BK = self.context.weights(mask, batch.grid)
             visible.append(self.loss(seen_BKE, gather(target_BNE, mask.context), weight_BK))
         error = mean(visible)
         diagnostics = {}
         if diagnose:
             own = target_BNE if self.teacher is None else None
-            diagnostics = watch_encoder(jepa, batch.clips, own) | {"context_error": error.detach()}
+            diagnostics = watch_step(jepa, batch.clips, views, own) | {"context_error": error.detach()}
         # Also while lambda is zero: as in the published code, weight decay acts on the second output from the start.
         factor = self.context.at(batch.step, batch.single_frame)
         return StepOutput.of(diagnostics, prediction=mean(masked), context=factor * error)

@@ -8,7 +8,8 @@ encoder this is latent distillation.
 
 from jepa.models.jepa import JEPA
 from jepa.objectives.losses import Loss, mean
-from jepa.objectives.targets import Teacher, encode_targets, watch_encoder
+from jepa.objectives.targets import Teacher, encode_targets
+from jepa.objectives.watch import View, watch_step
 from jepa.tokens import gather
 from jepa.types import ClipBatch, StepOutput
 
@@ -21,12 +22,13 @@ class LatentPrediction:
         self.teacher = teacher
 
     def __call__(self, jepa: JEPA, batch: ClipBatch, *, diagnose: bool = False) -> StepOutput:
-        """Loss of one batch of normalised clips. `diagnose` adds feature std and effective rank."""
+        """Loss of one batch of normalised clips. `diagnose` adds those of `watch_step`."""
         target_BNE = encode_targets(jepa, batch.clips, self.teacher)
-        errors = []
+        errors, views = [], []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
             predicted_BME = jepa.predict(context_BKD, mask, batch.grid, number, batch.single_frame)
             errors.append(self.loss(predicted_BME, gather(target_BNE, mask.target)))
+            views.append(View(mask, context_BKD, predicted_BME))
         own = target_BNE if self.teacher is None else None
-        return StepOutput.of(watch_encoder(jepa, batch.clips, own) if diagnose else None, prediction=mean(errors))
+        return StepOutput.of(watch_step(jepa, batch.clips, views, own) if diagnose else None, prediction=mean(errors))

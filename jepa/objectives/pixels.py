@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa.models.jepa import JEPA
 from jepa.objectives.losses import Loss, mean
-from jepa.objectives.targets import watch_encoder
+from jepa.objectives.watch import View, watch_step
 from jepa.tokens import gather, tubelets
 from jepa.types import ClipBatch, StepOutput
 
@@ -36,11 +36,12 @@ class PixelPrediction:
         return (pixels_BNP - average) / (deviation + 1e-6).sqrt()
 
     def __call__(self, jepa: JEPA, batch: ClipBatch, *, diagnose: bool = False) -> StepOutput:
-        """Loss of one batch of normalised clips. `diagnose` adds feature std and effective rank."""
+        """Loss of one batch of normalised clips. `diagnose` adds those of `watch_step`."""
         target_BNP = self.targets(batch.clips)
-        errors = []
+        errors, views = [], []
         for number, mask in enumerate(batch.masks):
             context_BKD = jepa.encode_context(batch.clips, mask.context)
             predicted_BMP = jepa.predict(context_BKD, mask, batch.grid, number, batch.single_frame)
             errors.append(self.loss(predicted_BMP, gather(target_BNP, mask.target)))
-        return StepOutput.of(watch_encoder(jepa, batch.clips) if diagnose else None, reconstruction=mean(errors))
+            views.append(View(mask, context_BKD, predicted_BMP))
+        return StepOutput.of(watch_step(jepa, batch.clips, views) if diagnose else None, reconstruction=mean(errors))

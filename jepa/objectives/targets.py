@@ -12,7 +12,6 @@ from torch import Tensor
 from jepa.errors import ConfigError
 from jepa.models.encoder import Encoder
 from jepa.models.jepa import JEPA, normalised_levels
-from jepa.objectives.diagnostics import watch
 
 
 class Teacher:
@@ -56,11 +55,3 @@ class Teacher:
 def encode_targets(jepa: JEPA, clips: Float[Tensor, "B C T H W"], teacher: Teacher | None) -> Float[Tensor, "B N E"]:
     """Targets for all tokens: of the teacher, if there is one, else of the target encoder."""
     return jepa.encode_target(clips) if teacher is None else teacher(clips)
-
-
-def watch_encoder(
-    jepa: JEPA, clips: Float[Tensor, "B C T H W"], target: Float[Tensor, "B N E"] | None = None
-) -> dict[str, Tensor]:
-    """Diagnostics of the target encoder's output. `target`: its tokens, where they are at hand."""
-    tokens_BNE = jepa.encode_target(clips) if target is None else target
-    return watch(tokens_BNE[..., -jepa.encoder.config.width :])

@@ -85,6 +85,7 @@ class Checkpointing(Callback):
             module.team.together(self._finish)
         if module.verdict is Verdict.ROLL_BACK:
             self._roll_back(module)
+        self._tell_written(module)
         done = step >= config.last_step
         if done or wish or step % config.run.checkpoint_every == 0:
             self._save(module, wait=bool(done or wish))
@@ -100,10 +101,20 @@ class Checkpointing(Callback):
         """Save this step; all processes together, also where one of them writes for all."""
         begun = time.perf_counter()
         saved = module.team.together(lambda: self._write(module, wait))
-        if module.team.leads and saved is not None:
-            self.last = saved
-            seconds = time.perf_counter() - begun
-            self.events.write("checkpoint", saved.step, stall=round(seconds, 3), bytes=saved.bytes)
+        if self._saver is not None:
+            self._tell_written(module)
+        elif module.team.leads and saved is not None:
+            self._tell(saved, stall=time.perf_counter() - begun)
+
+    def _tell_written(self, module: Pretraining) -> None:
+        """Tell what has been written in the background since the last time."""
+        if module.team.leads and self._saver is not None and not self._saver.failed:
+            for written in self._saver.poll():
+                self._tell(written.saved, stall=written.stall, seconds=round(written.seconds, 3))
+
+    def _tell(self, saved: Saved, stall: float, **facts: float) -> None:
+        self.last = saved
+        self.events.write("checkpoint", saved.step, stall=round(stall, 3), bytes=saved.bytes, **facts)
 
     def _write(self, module: Pretraining, wait: bool) -> Saved | None:
         sharded = is_sharded(module)

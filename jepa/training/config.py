@@ -6,7 +6,7 @@ together with what belongs to the run itself. The resolved tree is the first fil
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from jepa.optim.schedules import OptimConfig
 from jepa.rng import derive
 from jepa.tokens import TokenGrid
 from jepa.training.health import HealthConfig
+from jepa.training.online_config import OnlineConfig
 from jepa.training.run_config import RunConfig
 
 
@@ -100,7 +101,10 @@ class ImagesConfig:
 
 CHECKPOINT = Path("checkpoints", "last.ckpt")
 """Inside a run folder: weights, optimizer and position, to continue."""
-WHOLE = ("out", "resume", "init", "seed", "json", "max_steps", "phases", "objective.target")
+WHOLE = (
+    "out", "resume", "init", "seed", "json", "max_steps", "phases", "objective.target",
+    *(f"online.{item.name}" for item in fields(OnlineConfig)),
+)  # fmt: skip
 """Keys that belong to a run and not to one of its phases."""
 
 
@@ -116,7 +120,7 @@ class PhaseConfig:
     """Its name: letters, digits, dashes; its run folder is called `<number>-<name>`."""
     changes: Mapping[str, Any] = field(default_factory=dict, metadata={"layer_of": lambda: PretrainConfig})
     """Keys of the run, nested or dotted, and their values in this phase; all but those of the run as a whole: out,
-    resume, init, seed, json, max_steps, phases, objective.target."""
+    resume, init, seed, json, max_steps, phases, objective.target, online."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", self.name):
@@ -166,6 +170,8 @@ class PretrainConfig:
     """Device, processes, logging, checkpoints."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """What is done about steps that are not finite, and about collapse."""
+    online: OnlineConfig = field(default_factory=OnlineConfig)
+    """Probes of the encoder while it is trained."""
     phases: tuple[PhaseConfig, ...] = ()
     """Parts of the run, one after the other, e.g. pretraining and cool-down: each a `name` and `changes`, keys of this
     configuration with their values in that phase. Each is a run folder in `out` and starts from the weights and the

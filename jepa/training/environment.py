@@ -14,6 +14,8 @@ import torch
 
 from jepa.version import __version__
 
+COMMIT = "COMMIT"
+"""File beside a copy of the package (`jepa submit` makes such) that tells the commit it was copied from."""
 _PACKAGES = ("torch", "lightning", "timm", "numpy", "av", "decord", "webdataset", "pyarrow", "safetensors")
 
 
@@ -23,7 +25,7 @@ def describe() -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": _command(),
         "jepa": __version__,
-        "git_commit": git_commit(Path(__file__).resolve().parent),
+        "git_commit": code_commit(Path(__file__).resolve().parents[1]),
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
         "platform": platform.platform(),
@@ -31,6 +33,14 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
+
+
+def code_commit(package: Path) -> str | None:
+    """Commit of the package in this folder, as `git_commit`, or, of a copy, what the file beside it says."""
+    try:
+        return (package.parent / COMMIT).read_text("utf-8").strip()
+    except OSError:
+        return git_commit(package)
 
 
 def git_commit(folder: Path) -> str | None:

@@ -12,12 +12,14 @@ from jepa.errors import InterruptedRun, JepaError, WorkerLost
 from jepa.logs import get_logger
 from jepa.training.callbacks import MetricsLog, RecordOrder, ShowProgress
 from jepa.training.checkpointing import Checkpointing
+from jepa.training.collapse import CollapseWatch
 from jepa.training.datamodule import Clips
 from jepa.training.events import EventsFile
 from jepa.training.loggers import make_loggers
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.order_file import OrderFile
+from jepa.training.pictures import Pictures
 from jepa.training.preemption import exit_code
 from jepa.training.reporting import Reporting
 from jepa.training.run_folder import RunFolder
@@ -56,10 +58,11 @@ def fit(
             order.start(step)
     events, status = EventsFile(folder.events), StatusFile(folder.status)
     rows = MetricsLog(metrics, clips)
-    memories: dict[str, Memory] = {"metrics": rows, "health": module.health}
+    watch = CollapseWatch(config.health, module.jepa.encoder.config.width)
+    memories: dict[str, Memory] = {"metrics": rows, "health": module.health, "collapse": watch}
     saving = Checkpointing(folder, store, session.stop, events, memories, saved)
     stall = StallDump(folder.stacks, team.ranks.rank, config.run.stall_after)
-    reporting = Reporting(events, status, stall, rows, saving)
+    reporting = Reporting(events, status, stall, rows, saving, watch, watchers)
     trainer = Trainer(
         **trainer_options(config, team.ranks, session.device),
         max_steps=-1,
@@ -68,6 +71,7 @@ def fit(
             rows,
             *([RecordOrder(order)] if config.run.record_order else []),
             ShowProgress(config.last_step),
+            Pictures(),
             *watchers,
             reporting,
             saving,

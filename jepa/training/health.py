@@ -5,16 +5,16 @@ encoder, and stays there. So the step is judged before anything is changed, by n
 ranks come to the same verdict. Bad steps in a row mean more than bad steps:
 
     the first                  skip: nothing is changed, the next step has other clips (a damaged clip, an overflow)
-    the `rollback_after`-th    roll back: weights, moments and target encoder of the newest checkpoint; the step goes on,
-                               so the clips are not seen again (PaLM, arXiv 2204.02311, section 5.1)
+    the `rollback_after`-th    roll back: weights, moments and target encoder of the newest checkpoint; the step goes
+                               on, so the clips are not seen again (as in PaLM, arXiv 2204.02311, section 5.1)
     the `stop_after`-th        stop: it is neither these clips nor these weights
 
 A leap of the loss can be skipped too (`spike`). It is measured in deviations above what the latest applied steps had,
-as in OLMo 2 (arXiv 2501.00656; 6 deviations of the last 128 losses there), but from median and median absolute
-deviation, which a few leaps cannot move and one value that is not finite cannot poison. A JEPA loss rises slowly in a
-healthy run, and a window follows it. A skipped leap is no divergence: it neither adds to the bad steps in a row nor ends
-their row. And `spike_limit` leaps in a row are not leaps but a new level (other data, another weight of a term): it is
-accepted, and the window starts again.
+as in OLMo-core, the code of OLMo 2 (arXiv 2501.00656; 6 deviations above the mean of 128 losses there), but from median
+and median absolute deviation: a few leaps cannot move these, and a value that is not finite never enters them. A JEPA
+loss rises slowly in a healthy run, and the window follows it. A skipped leap is no divergence: it neither adds to the
+bad steps in a row nor ends their row. And what follows `spike_limit` leaps in a row is no leap but a new level (other
+data, another weight of a term): it is accepted, and the window starts again.
 """
 
 import math
@@ -48,11 +48,27 @@ class HealthConfig:
     """How many applied steps these are; nothing is skipped before there are half as many."""
     spike_limit: int = 5
     """Steps skipped so in a row after which their loss counts as a new level, and is accepted."""
+    alarm_rows: int = 3
+    """Rows of metrics.csv in a row that must show collapse before there is an alarm."""
+    least_std: float = 0.05
+    """Alarm below this feature_std: all tokens are the same. Tokens are LayerNormed, so a healthy one is near 1."""
+    least_clip_std: float = 0.1
+    """Alarm below this clip_std, if it has been `fall` times higher: tokens no longer tell clips apart."""
+    least_rank: float = 0.1
+    """Alarm below this effective_rank, as a share of the width, if it has been `fall` times higher."""
+    least_prediction: float = 0.1
+    """Alarm below this ratio of prediction_std to clip_std, if it has been `fall` times higher for five rows."""
+    fall: float = 4.0
+    """How many times lower than it has been a measure must be to count as fallen; the first rows of a run differ."""
+    drop: float = 0.5
+    """Alarm when the loss is below this share of the least of the eight rows before: learning is not so sudden."""
+    knn_fall: float = 0.5
+    """Alarm when the accuracy of the online kNN probe, above chance, is below this share of its highest."""
     stop_on_alarm: bool = False
     """End the run with exit code 4 at an alarm of collapse, its state saved; else alarms are warnings."""
 
     def __post_init__(self) -> None:
-        for name in ("rollback_after", "stop_after", "spike_limit"):
+        for name in ("rollback_after", "stop_after", "spike_limit", "alarm_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"health.{name} is {value}, expected at least 1")
@@ -67,6 +83,13 @@ class HealthConfig:
             raise ConfigError(f"health.spike is {self.spike}, expected deviations above 0, or none")
         if self.spike_window < 8:
             raise ConfigError(f"health.spike_window is {self.spike_window}, expected at least 8 steps")
+        for name in ("least_std", "least_clip_std", "least_rank", "least_prediction", "drop", "knn_fall"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(
+                    f"health.{name} is {getattr(self, name)}, expected 0 (no such alarm) or a share below 1"
+                )
+        if not self.fall >= 1:
+            raise ConfigError(f"health.fall is {self.fall}, expected 1 or more")
 
 
 class Verdict(Enum):
@@ -146,7 +169,8 @@ class StepHealth:
             spread = _NORMAL * statistics.median(abs(value - middle) for value in past)
             deviations = (loss - middle) / max(spread, _LEAST * abs(middle), 1e-12)
             if deviations > config.spike:
-                what = f"loss {loss:.4g} is {deviations:.3g} deviations above {middle:.4g}, the median of {len(past)} steps"
+                above = f"{deviations:.3g} deviations above {middle:.4g}, the median of {len(past)} steps"
+                what = f"loss {loss:.4g} is {above}"
                 self._leaps[kind] = self._leaps.get(kind, 0) + 1
                 if self._leaps[kind] <= config.spike_limit:
                     self.reason = what

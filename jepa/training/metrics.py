@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jepa.checkpoints.io import atomic_write
 from jepa.errors import ConfigError
+from jepa.training.timings import PARTS
 
 COLUMNS = (
     "step",
@@ -31,6 +32,10 @@ COLUMNS = (
 """Optimizer steps done; clips consumed; mean loss since the last row; the schedules' values at that step; norm of its
 gradient before clipping; standard deviation and effective rank of the target tokens (nan if the objective does not
 report them); speed since the last row (nan if it could not be measured)."""
+
+
+CLOCKED = ("clips_per_second", "data_wait", *PARTS, "slowest_rank")
+"""Columns that a clock decides: two runs of the same seed differ in them."""
 
 
 class MetricsFile:

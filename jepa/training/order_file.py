@@ -14,7 +14,6 @@ from jepa.checkpoints.io import atomic_write
 from jepa.errors import ConfigError
 from jepa.types import ClipBatch
 
-
 ClipLine = tuple[int, str, str, list[int]]
 """Position, source, key and frames of a clip."""
 

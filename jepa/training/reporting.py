@@ -5,6 +5,7 @@ After every step the clock of hanging processes is wound up (`stall.py`), and no
 ranks that the others wait for, blocks that were compiled again.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,6 +14,7 @@ from jepa.logs import get_logger
 from jepa.models.compilation import compilations
 from jepa.training.callbacks import MetricsLog
 from jepa.training.checkpointing import Checkpointing
+from jepa.training.collapse import CollapseWatch
 from jepa.training.events import EventsFile
 from jepa.training.health import Verdict
 from jepa.training.module import Pretraining
@@ -36,7 +38,20 @@ class Reporting(Callback):
         stall: StallDump,
         metrics: MetricsLog,
         checkpointing: Checkpointing,
+        collapse: CollapseWatch,
+        watchers: Sequence[Callback] = (),
     ) -> None:
+        """
+        Args:
+            events: history of the run.
+            status: how it stands.
+            stall: clock of this process.
+            metrics: whose rows are looked at.
+            checkpointing: whose checkpoints are told, and which is told of alarms that end the run.
+            collapse: judges the rows.
+            watchers: callbacks that may have `columns` of their own, as the online probe has.
+        """
+        self.collapse, self.watchers = collapse, watchers
         self.events, self.status, self.stall = events, status, stall
         self.metrics, self.checkpointing = metrics, checkpointing
         self._stragglers = StragglerWatch()
@@ -61,6 +76,7 @@ class Reporting(Callback):
         self._tell_verdict(module)
         if self.metrics.row is not None:
             self._tell_stragglers(module.step)
+        self._tell_alarms(module)
         if module.config.run.compile:
             self._tell_compilations(module.step)
         self._tell(module)
@@ -82,6 +98,7 @@ class Reporting(Callback):
             step=module.step,
             of=module.config.last_step,
             ranks=module.team.ranks.world_size,
+            alarms=list(self.collapse.active),
             checkpoint=None if last is None else {"step": last.step, "bytes": last.bytes},
             **facts,
         )
@@ -93,6 +110,18 @@ class Reporting(Callback):
             return
         log.warning("step %d is not applied: %s", module.step - 1, module.health.reason)
         self.events.write("skip", module.step, reason=module.health.reason)
+
+    def _tell_alarms(self, module: Pretraining) -> None:
+        found: dict[str, float] = dict(self.metrics.row or {})
+        for watcher in self.watchers:
+            found |= getattr(watcher, "columns", {})
+        if not found:
+            return
+        for alarm in self.collapse.feed({"step": float(module.step)} | found):
+            log.warning("%s", alarm.message)
+            self.events.write("alarm", module.step, name=alarm.name, value=alarm.value, message=alarm.message)
+            if module.config.health.stop_on_alarm:
+                self.checkpointing.alarm = alarm.message
 
     def _tell_stragglers(self, step: int) -> None:
         for slow in self._stragglers.see(self.metrics.timings):

@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 from jepa import config as configuration
-from jepa.checkpoints.io import atomic_write, file_digest
+from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
-from jepa.checkpoints.read import read_facts
+from jepa.checkpoints.read import checkpoint_digest, read_facts
 from jepa.checkpoints.source import is_name
 from jepa.data.storage import absolute
-from jepa.errors import ConfigError
+from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.training.config import CHECKPOINT, PretrainConfig
 from jepa.training.environment import describe
@@ -44,8 +44,8 @@ log = get_logger(__name__)
 # it holds (its fingerprint is in the checkpoint), so that a data set may move; and so is a teacher.
 _FREE_KEYS = ("data", "images.data", "objective.teacher", "out", "max_steps", "resume", "json")
 _FREE_GROUPS = (
-    "run.", "health.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache", "loader.remote",
-    "loader.deadline", "loader.max_bad",
+    "run.", "health.", "online.", "loader.workers", "loader.prefetch", "loader.start_method", "loader.cache",
+    "loader.remote", "loader.deadline", "loader.max_bad",
 )  # fmt: skip
 
 
@@ -169,7 +169,7 @@ def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
 
 def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path | str) -> None:
     """Raise ConfigError, naming the keys, if the two configurations would train something else."""
-    old, new = (_flat(configuration.to_dict(_absolute(config))) for config in (before, now))
+    old, new = (_flat(configuration.to_dict(with_absolute_paths(config))) for config in (before, now))
     changed = [key for key in new if old.get(key) != new[key] and not _is_free(key)]
     if changed:
         shown = ", ".join(f"{key} (was {old.get(key)}, now {new[key]})" for key in changed[:3])
@@ -187,7 +187,13 @@ def require_same_start(config: PretrainConfig, facts: Mapping[str, Any], fingerp
 
     Raises:
         ConfigError: the data is another one, or `config.init` or the teacher holds other weights by now.
+        DataError: the facts are not those of a checkpoint of this package.
     """
+    if not facts.get("fingerprint"):
+        raise DataError(
+            f"the checkpoint in {config.out} does not say which data it was trained on: restore it or start another "
+            "--out"
+        )
     if facts["fingerprint"] != fingerprint:
         raise ConfigError(
             f"cannot resume on other data: {config.data} has fingerprint {fingerprint}, the run was trained on "
@@ -215,8 +221,8 @@ def start_digest(init: str) -> str | None:
     if not is_checkpoint(init):
         return weights_digest(init)
     try:
-        return file_digest(Path(init))
-    except OSError:
+        return checkpoint_digest(Path(init))
+    except DataError:
         return None
 
 
@@ -234,7 +240,7 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int, ranks: in
     Raises:
         ConfigError: the folder cannot be written.
     """
-    kept = replace(_absolute(config), resume=False, json=False)  # `resume` is said anew each time
+    kept = replace(with_absolute_paths(config), resume=False, json=False)  # `resume` is said anew each time
     with atomic_write(folder.config) as file:
         file.write(f"# {folder.resume_command()}\n{configuration.to_yaml(kept)}".encode())
     now = describe()
@@ -246,17 +252,26 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int, ranks: in
         file.write(json.dumps(now | {"starts": starts}, indent=2).encode() + b"\n")
 
 
-def _absolute(config: PretrainConfig) -> PretrainConfig:
+def with_absolute_paths(config: PretrainConfig) -> PretrainConfig:
     """With absolute paths: they mean the same from any working directory. Names of shipped weights stay."""
     init, teacher = _absolute_weights(config.init), _absolute_weights(config.objective.teacher)
     cache = config.loader.cache and config.loader.cache.absolute()
     loader = replace(config.loader, cache=cache)
     images = replace(config.images, data=config.images.data and absolute(config.images.data))
+    online = replace(config.online, data=config.online.data and absolute(config.online.data))
     data, out = absolute(config.data), config.out.absolute()
     objective = replace(config.objective, teacher=teacher)
     phases = tuple(replace(phase, changes=_absolute_paths(phase.changes)) for phase in config.phases)
     return replace(
-        config, data=data, out=out, init=init, images=images, loader=loader, objective=objective, phases=phases
+        config,
+        data=data,
+        out=out,
+        init=init,
+        images=images,
+        loader=loader,
+        objective=objective,
+        online=online,
+        phases=phases,
     )
 
 

@@ -16,7 +16,7 @@ from jepa.logs import get_logger
 
 log = get_logger(__name__)
 
-_ENDED_BY_HAND = ("CANCELLED", "REVOKED", "SPECIAL_EXIT")
+_ENDED = ("CANCELLED", "COMPLETING", "REVOKED", "SPECIAL_EXIT")
 
 
 def job_number(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -44,14 +44,18 @@ def requeue(environ: Mapping[str, str] = os.environ) -> bool:
     if number is None or shutil.which("scontrol") is None:
         return False
     before = _control("show", "job", number, "--oneliner")
-    state = re.search(r"\bJobState=(\w+)", before)
-    if state is not None and state[1] in _ENDED_BY_HAND:
-        log.warning("job %s is %s: not put back into the queue", number, state[1].lower())
-        return False
+    state, reason = (re.search(rf"\b{name}=(\w+)", before) for name in ("JobState", "Reason"))
     if state is not None and state[1] == "PREEMPTED" and "Requeue=1" in before:
         return True  # by Slurm
+    # A job that is being ended is COMPLETING, by whatever: scancel tells no reason. `scontrol requeue` would bring it
+    # back; with `incomplete` it does not, should that happen between these two questions.
+    late = state is not None and reason is not None and reason[1] == "TimeLimit"
+    if state is not None and state[1] in _ENDED and not late:
+        log.warning("job %s was ended (%s): not put back into the queue", number, state[1].lower())
+        return False
+    command = ["scontrol", "requeue", number] if late else ["scontrol", "requeue", "incomplete", number]
     try:
-        subprocess.run(["scontrol", "requeue", number], capture_output=True, text=True, timeout=60, check=True)
+        subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         log.warning("job %s could not be put back into the queue (%s): submit it again", number, said.strip())

@@ -113,11 +113,13 @@ def _strategy(config: PretrainConfig, ranks: Ranks) -> Strategy:
 
 
 def has_idle_parameters(config: PretrainConfig) -> bool:
-    """Whether some parameters get no gradient in any step (see `jepa.objectives.idle`)."""
+    """Whether some step leaves some parameters without gradient (see `jepa.objectives.idle`)."""
     from jepa.objectives.idle import idle_parameters
 
-    masks = max(len(kinds) for kinds in (config.masks.kinds, config.images.masks.kinds))
-    return bool(idle_parameters(config.model, masks=masks, images=config.images.data is not None))
+    images = config.images.data is not None
+    masks = [len(config.masks.kinds), *([len(config.images.masks.kinds)] if images else [])]
+    # A mask has its token: a step of images, which has fewer masks, leaves that of the second without gradient.
+    return bool(idle_parameters(config.model, masks=min(masks), images=images or config.clip.frames == 1))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ mistake of any is that of all.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -56,14 +56,22 @@ class PretrainResult:
     """The weights."""
 
 
-def pretrain(config: PretrainConfig, watchers: Sequence[Callback] = ()) -> PretrainResult:
+Watchers = Callable[[PretrainConfig], Sequence[Callback]]
+"""Makes callbacks of Lightning that look on while a run trains; one that has `columns` adds to what alarms go by."""
+
+
+def _none(config: PretrainConfig) -> Sequence[Callback]:
+    return ()
+
+
+def pretrain(config: PretrainConfig, watchers: Watchers = _none) -> PretrainResult:
     """Train, or continue to train, the model of `config` and write it to its run folder; phase by phase, if it has any.
 
     Started by `torchrun` or `srun`, every process calls this and has the same result.
 
     Args:
         config: of the run.
-        watchers: callbacks of Lightning that look on.
+        watchers: makes what looks on, in every process.
 
     Raises:
         ConfigError: the run folder cannot be used, the configuration does not fit the data, or the environment of the
@@ -74,10 +82,11 @@ def pretrain(config: PretrainConfig, watchers: Sequence[Callback] = ()) -> Pretr
         JepaError: another process is gone.
     """
     with session(config.run) as current:
+        looking = current.team.together(lambda: watchers(config))
         if not config.phases:
-            return _train(config, current, watchers=watchers)
+            return _train(config, current, watchers=looking)
         phases = Phases(config, current)
-        phases.run(lambda phase: _train(phase, current, phases.folder.path, watchers))
+        phases.run(lambda phase: _train(phase, current, phases.folder.path, looking))
         last = current.team.alone(lambda: _result(phases.folders[-1], phases.steps_done()))
         return replace(last, run=phases.folder.path, model=phases.folder.model)
 

@@ -130,7 +130,7 @@ def test_diagnostics_are_those_of_the_output_level(batch_of: Make, family: Make)
     batch = batch_of()
     assert not objective(jepa, batch).diagnostics
     found = objective(jepa, batch, diagnose=True)
-    assert set(found.diagnostics) == {"feature_std", "effective_rank", "context_error"}
+    assert set(found.diagnostics) >= {"feature_std", "effective_rank", "context_error"}
     output = F.layer_norm(jepa.target_encoder(batch.clips), (96,))
     torch.testing.assert_close(found.diagnostics["feature_std"], output.flatten(0, 1).std(0).mean())
     assert found.diagnostics["context_error"] * 0.5 == found.terms["context"]

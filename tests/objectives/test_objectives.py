@@ -112,4 +112,4 @@ def test_diagnostics_are_asked_for() -> None:
     jepa, batch, config = make("ema")
     objective = build_objective(config, jepa.encoder.config)
     assert not objective(jepa, batch).diagnostics
-    assert set(objective(jepa, batch, diagnose=True).diagnostics) == {"feature_std", "effective_rank"}
+    assert set(objective(jepa, batch, diagnose=True).diagnostics) >= {"feature_std", "effective_rank"}

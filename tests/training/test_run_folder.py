@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from jepa import config as configuration
-from jepa.checkpoints.io import save_state
+from jepa.checkpoints.store import CheckpointStore
 from jepa.errors import ConfigError, DataError
 from jepa.training.config import PretrainConfig
 from jepa.training.run_folder import (
-    CHECKPOINT_VERSION,
     RunFolder,
     open_run,
     record_start,
@@ -21,7 +20,11 @@ from jepa.training.run_folder import (
 )
 
 Configure = Callable[..., PretrainConfig]
-SAVED = {"format_version": CHECKPOINT_VERSION, "position": 12, "fingerprint": "abc", "init": None}
+FACTS = {"position": 12, "fingerprint": "abc", "init": None}
+
+
+def save(folder: RunFolder, step: int = 3) -> None:
+    CheckpointStore(folder.checkpoints).save(step, {"state_dict": {}}, FACTS)
 
 
 @pytest.fixture
@@ -29,27 +32,27 @@ def started(micro: Configure) -> tuple[PretrainConfig, RunFolder]:
     """A run that has saved after step 3."""
     config = micro()
     folder = RunFolder(config.out)
-    record_start(folder, config, 0)
-    save_state({"global_step": 3, "jepa": SAVED}, folder.checkpoint)
+    record_start(folder, config, 0, 1)
+    save(folder)
     return config, folder
 
 
 def test_a_new_folder_starts_at_step_0_and_is_not_touched_yet(micro: Configure) -> None:
-    folder, step = open_run(micro())
-    assert step == 0
+    folder = open_run(micro())
+    assert folder.saved_step() == 0
     assert not folder.path.exists()
 
 
 def test_the_recorded_configuration_is_the_run_s_own(micro: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     config = micro(resume=True, json=True, seed=5)
     folder = RunFolder(config.out)
-    record_start(folder, config, 0)
+    record_start(folder, config, 0, 1)
     assert configuration.load(PretrainConfig, folder.config) == replace(config, resume=False, json=False)
 
 
 def test_paths_are_recorded_absolute(micro: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    record_start(RunFolder(tmp_path / "run"), micro(out="run", data="clips"), 0)
+    record_start(RunFolder(tmp_path / "run"), micro(out="run", data="clips"), 0, 1)
     back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
     assert (back.out, back.data) == (tmp_path / "run", tmp_path / "clips")
 
@@ -63,7 +66,7 @@ def test_init_and_cache_are_recorded_absolute_and_names_stay(
     monkeypatch.setattr("jepa.checkpoints.source._SHIPPED", tmp_path / "shipped")
     names = ("jepa-test", "facebook/vjepa2-vitl-fpc64-256")
     for init, kept in (("runs/first", str(tmp_path / "runs" / "first")), *((name, name) for name in names)):
-        record_start(RunFolder(tmp_path / "run"), micro(init=init, loader={"cache": "cache", "batch_size": 4}), 0)
+        record_start(RunFolder(tmp_path / "run"), micro(init=init, loader={"cache": "cache", "batch_size": 4}), 0, 1)
         back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
         assert (back.init, back.loader.cache) == (kept, tmp_path / "cache")
 
@@ -73,10 +76,10 @@ def test_a_relative_and_an_absolute_path_are_the_same_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = RunFolder(tmp_path / "run")
-    record_start(folder, micro(out="run", init="first"), 0)
-    save_state({"global_step": 3, "jepa": SAVED}, folder.checkpoint)
+    record_start(folder, micro(out="run", init="first"), 0, 1)
+    save(folder)
     for out, init in (("run", "first"), (str(tmp_path / "run"), str(tmp_path / "first"))):
-        assert open_run(micro(out=out, init=init, resume=True)) == (folder, 3)
+        assert open_run(micro(out=out, init=init, resume=True)) == folder
     with pytest.raises(ConfigError, match="init"):
         open_run(micro(out="run", init="second", resume=True))
 
@@ -84,10 +87,10 @@ def test_a_relative_and_an_absolute_path_are_the_same_run(
 def test_every_start_is_listed(micro: Configure) -> None:
     config = micro()
     folder = RunFolder(config.out)
-    for step in (0, 3, 6):
-        record_start(folder, config, step)
+    for step, ranks in ((0, 1), (3, 2), (6, 4)):
+        record_start(folder, config, step, ranks)
     environment = json.loads(folder.environment.read_text())
-    assert [start["step"] for start in environment["starts"]] == [0, 3, 6]
+    assert [(start["step"], start["ranks"]) for start in environment["starts"]] == [(0, 1), (3, 2), (6, 4)]
     assert environment["packages"]["torch"]
     assert environment["command"]
 
@@ -98,35 +101,33 @@ def test_a_folder_with_a_run_is_refused(started: tuple[PretrainConfig, RunFolder
 
 
 def test_resume_starts_at_the_saved_step(started: tuple[PretrainConfig, RunFolder]) -> None:
-    assert open_run(replace(started[0], resume=True)) == (started[1], 3)
+    assert open_run(replace(started[0], resume=True)) == started[1]
+    assert started[1].saved_step() == 3
 
 
 def test_a_start_that_failed_before_its_first_step_blocks_nothing(micro: Configure) -> None:
     wrong = micro(loader={"batch_size": 10_000})
-    record_start(RunFolder(wrong.out), wrong, 0)
-    assert open_run(micro())[1] == 0
+    record_start(RunFolder(wrong.out), wrong, 0, 1)
+    assert open_run(micro()).saved_step() == 0
 
 
-def test_a_damaged_checkpoint_is_a_data_error(started: tuple[PretrainConfig, RunFolder]) -> None:
-    started[1].checkpoint.write_bytes(started[1].checkpoint.read_bytes()[:100])
-    with pytest.raises(DataError, match="damaged"):
-        open_run(replace(started[0], resume=True))
+def test_a_finished_run_needs_no_resume(started: tuple[PretrainConfig, RunFolder]) -> None:
+    config, folder = started
+    done = replace(config, max_steps=3)
+    assert not folder.is_finished(done)
+    folder.model.write_bytes(b"weights")
+    folder.model_facts.write_text('{"step": 3}')
+    assert folder.is_finished(done)
+    assert open_run(done) == folder
+    with pytest.raises(ConfigError, match="already holds a run: pass --resume"):
+        open_run(config)  # would go on to step 8
+    with pytest.raises(ConfigError, match="another configuration"):
+        open_run(replace(done, seed=7))
 
 
-def test_a_checkpoint_of_another_version_names_both(started: tuple[PretrainConfig, RunFolder]) -> None:
-    save_state({"global_step": 3, "jepa": SAVED | {"format_version": 99}}, started[1].checkpoint)
-    with pytest.raises(DataError, match=f"format version 99, this package reads {CHECKPOINT_VERSION}"):
-        open_run(replace(started[0], resume=True))
-
-
-@pytest.mark.parametrize("missing", ["fingerprint", "format_version", "jepa", "global_step"])
-def test_a_checkpoint_that_does_not_say_what_it_is_is_a_data_error(
-    started: tuple[PretrainConfig, RunFolder], missing: str
-) -> None:
-    state = {"global_step": 3, "jepa": {name: value for name, value in SAVED.items() if name != missing}}
-    save_state({name: value for name, value in state.items() if name != missing}, started[1].checkpoint)
-    with pytest.raises(DataError, match="no checkpoint of this package"):
-        require_same_start(started[0], started[1], "abc")
+def test_a_checkpoint_that_does_not_say_its_data_is_a_data_error(started: tuple[PretrainConfig, RunFolder]) -> None:
+    with pytest.raises(DataError, match="does not say which data"):
+        require_same_start(started[0], {"position": 12}, "abc")
 
 
 @pytest.mark.parametrize(
@@ -163,6 +164,6 @@ def test_what_does_not_change_the_training_may_differ(micro: Configure, changes:
 def test_a_folder_that_cannot_be_made_is_one_line(micro: Configure, tmp_path: Path, obstacle: str) -> None:
     (tmp_path / "taken").write_text("")
     config = micro(out=str(tmp_path / "taken" / ("run" if obstacle == "file above" else "")))
-    folder, step = open_run(config)
+    folder = open_run(config)
     with pytest.raises(ConfigError, match="cannot write"):
-        record_start(folder, config, step)
+        record_start(folder, config, 0, 1)

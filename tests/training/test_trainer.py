@@ -20,8 +20,9 @@ from jepa.errors import ConfigError, DivergedError
 from jepa.models.jepa import JEPA
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.training.config import PretrainConfig
-from jepa.training.metrics import COLUMNS, MetricsFile
+from jepa.training.metrics import CLOCKED, COLUMNS, MetricsFile
 from jepa.training.run_folder import RunFolder
+from jepa.training.timings import PARTS
 from jepa.training.trainer import build_module, pretrain
 from jepa.types import ClipBatch, StepOutput
 
@@ -34,6 +35,7 @@ def test_a_run_leaves_everything_in_its_folder(micro: Configure) -> None:
     folder = RunFolder(config.out)
     assert (result.run, result.steps, result.model) == (folder.path, 8, folder.model)
     files = {"config.yaml", "environment.json", "metrics.csv", "model.safetensors", "config.json"}
+    files |= {"events.jsonl", "status.json"}
     assert {path.name for path in folder.path.iterdir()} == files | {"checkpoints", "tensorboard"}
     assert [path.name.split(".")[0] for path in (folder.path / "tensorboard").iterdir()] == ["events"]
     assert configuration.load(PretrainConfig, folder.config) == config
@@ -83,7 +85,7 @@ def curve(config: PretrainConfig) -> list[dict[str, float]]:
     """All columns but those that a clock decides."""
     pretrain(config)
     rows = MetricsFile(config.out / "metrics.csv").read()
-    return [{name: row[name] for name in row if name not in ("clips_per_second", "data_wait")} for row in rows]
+    return [{name: row[name] for name in row if name not in CLOCKED} for row in rows]
 
 
 def test_the_same_seed_is_the_same_run_bit_by_bit(micro: Configure, tmp_path: object) -> None:
@@ -152,7 +154,7 @@ def test_terms_and_diagnostics_are_logged_by_name(
     whole = micro(out=f"{tmp_path}/whole")
     pretrain(whole)
     rows = MetricsFile(whole.out / "metrics.csv").read()
-    assert tuple(rows[0]) == (*COLUMNS, "data_wait", "loss/size", "loss/offset", "largest")
+    assert tuple(rows[0]) == (*COLUMNS, "data_wait", "loss/size", "loss/offset", "largest", *PARTS[1:])
     for row in rows:
         assert row["loss/size"] + row["loss/offset"] == pytest.approx(row["loss"])
         assert row["largest"] > 0
@@ -180,11 +182,11 @@ def test_a_mistake_before_the_first_step_does_not_block_the_folder(micro: Config
 
 
 @pytest.mark.parametrize(("variable", "launcher"), [("WORLD_SIZE", "torchrun"), ("SLURM_STEP_NUM_TASKS", "srun")])
-def test_one_of_several_tasks_is_refused(
+def test_a_rank_that_is_only_half_told_is_refused(
     micro: Configure, variable: str, launcher: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "4")
-    with pytest.raises(ConfigError, match=f"one of 4 tasks.*{launcher}"):
+    with pytest.raises(ConfigError, match=rf"that of {launcher} \({variable}=4\), but lacks .*RANK|PROCID"):
         pretrain(micro())
 
 

@@ -1,0 +1,210 @@
+"""Stacks of blocks: stochastic depth of rows, activations computed again, blocks compiled."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from jepa.models import stack as stack_module
+from jepa.models.build import ModelConfig, build_jepa
+from jepa.models.compilation import compilations, compile_blocks
+from jepa.models.jepa import JEPA
+from jepa.models.stack import Stack, checkpoint_activations, make_blocks, set_rows
+from jepa.objectives.dense import ContextTerm, DensePrediction
+from jepa.tokens import Mask, TokenGrid
+from jepa.types import ClipBatch
+
+CONFIG = ModelConfig(
+    size="nano", patch=8, levels=(1, 3), image_tokenizer=True, context_head=True, drop_path=0.4, predictor_depth=2
+)
+CLIPS = torch.randn(6, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+OBJECTIVE = DensePrediction(ContextTerm())
+
+
+@pytest.fixture
+def jepa() -> JEPA:
+    torch.manual_seed(0)
+    found = build_jepa(CONFIG, frames=4, size=16)
+    for token in found.predictor.mask_tokens:
+        nn.init.normal_(token)
+    return found
+
+
+def batch_of(first: int = 0, count: int = 6, frames: int = 4, kept: tuple[int, ...] = (3, 5)) -> ClipBatch:
+    """A part of six clips (or images) with a mask for each number of context tokens."""
+    grid = TokenGrid(max(frames // 2, 1), 2, 2)
+    order = torch.rand(6, grid.count, generator=torch.Generator().manual_seed(1)).argsort(-1)[first : first + count]
+    masks = tuple(Mask(order[:, :k].sort().values, order[:, k:].sort().values) for k in kept)
+    return ClipBatch(CLIPS[first : first + count, :, :frames], masks, grid, torch.arange(count))
+
+
+def gradients(jepa: JEPA, batch: ClipBatch, seed: int = 0) -> dict[str, Tensor]:
+    jepa.zero_grad()
+    torch.manual_seed(seed)
+    OBJECTIVE(jepa, batch).loss.backward()
+    return {name: p.grad.clone() for name, p in jepa.named_parameters() if p.grad is not None}
+
+
+def test_stochastic_depth_is_that_of_timm_from_the_same_random_numbers() -> None:
+    """Two draws a block, of the attention and the MLP branch, in this order; the first block has none."""
+    torch.manual_seed(0)
+    blocks, x = make_blocks(3, 24, 2, 2.0, 0.6, 0.1).train(), torch.randn(8, 5, 24)
+    torch.manual_seed(3)
+    found = blocks(x)
+    torch.manual_seed(3)
+    expected = x
+    for block, rate in zip(blocks, (0.0, 0.3, 0.6), strict=True):
+        drop = DropPath(rate).train()
+        expected = expected + drop(block.ls1(block.attn(block.norm1(expected))))
+        expected = expected + drop(block.ls2(block.mlp(block.norm2(expected))))
+    assert torch.equal(found, expected)
+    assert not torch.equal(blocks.eval()(x), expected)
+
+
+def test_parts_of_a_batch_drop_what_the_whole_drops() -> None:
+    torch.manual_seed(0)
+    blocks, x = make_blocks(3, 24, 2, 2.0, 0.6).train(), torch.randn(8, 5, 24)
+    torch.manual_seed(3)
+    whole = blocks(x)
+    for first, count in ((0, 3), (3, 4), (7, 1)):
+        set_rows(blocks, first, count, 8)
+        torch.manual_seed(3)
+        torch.testing.assert_close(blocks(x[first : first + count]), whole[first : first + count])
+    with pytest.raises(ValueError, match="8 clips for a stack that was told of 1"):
+        blocks(x)
+    assert blocks.eval()(x).shape == x.shape
+    with pytest.raises(ValueError, match="rows 3 to 9 of a batch of 8"):
+        set_rows(blocks, 3, 6, 8)
+
+
+def test_gradients_of_the_parts_of_a_step_add_up_to_those_of_the_whole(jepa: JEPA) -> None:
+    whole = gradients(jepa, batch_of())
+    jepa.zero_grad()
+    for first in (0, 3):
+        torch.manual_seed(0)
+        set_rows(jepa, first, 3, 6)
+        (OBJECTIVE(jepa, batch_of(first, 3)).loss / 2).backward()
+    for name, parameter in jepa.named_parameters():
+        if name in whole:
+            torch.testing.assert_close(parameter.grad, whole[name], rtol=1e-4, atol=1e-6)
+
+
+def test_activations_computed_again_give_the_same_gradients(jepa: JEPA) -> None:
+    again = copy.deepcopy(jepa)
+    checkpoint_activations(again)
+    assert list(again.state_dict()) == list(jepa.state_dict())
+    kept = Kept()
+    with kept:
+        expected = gradients(jepa, batch_of())
+    most, kept = kept.values, Kept()
+    with kept:
+        found = gradients(again, batch_of())
+    assert kept.values < 0.5 * most
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    checkpoint_activations(again, False)
+    with (kept := Kept()):
+        gradients(again, batch_of())
+    assert kept.values == most
+
+
+class Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the values that are kept for the backward pass."""
+
+    def __init__(self) -> None:
+        self.values = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            self.values += tensor.numel()
+            return tensor
+
+        super().__init__(pack, lambda tensor: tensor)
+
+
+def test_nothing_is_computed_again_without_gradient(jepa: JEPA, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("checkpoint called")
+
+    monkeypatch.setattr(stack_module, "checkpoint", refuse)
+    checkpoint_activations(jepa)
+    jepa.encode_target(CLIPS)
+    with pytest.raises(AssertionError, match="checkpoint called"):
+        jepa.encode_context(CLIPS, batch_of().masks[0].context)
+
+
+@pytest.fixture
+def _compiler() -> Iterator[None]:
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def require_compiled_equals_eager(jepa: JEPA, backend: str, cases: list[ClipBatch]) -> list[int]:
+    """Graphs compiled after each of the batches, each of which is run once."""
+    compiled, before = copy.deepcopy(jepa), compilations()
+    compile_blocks(compiled, backend)
+    assert list(compiled.state_dict()) == list(jepa.state_dict())
+    counts = []
+    for number, batch in enumerate(cases):
+        expected, found = (gradients(network, batch, number) for network in (jepa, compiled))
+        assert found.keys() == expected.keys()
+        for name, gradient in expected.items():
+            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+        counts.append(compilations() - before)
+    return counts
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_each_shape_is_compiled_once(jepa: JEPA, recomputed: bool) -> None:
+    checkpoint_activations(jepa, recomputed)
+    clips, images = batch_of(), batch_of(frames=1, kept=(1, 2))
+    counts = require_compiled_equals_eager(jepa, "aot_eager", [clips, images, clips, images, images, clips])
+    # Of clips: targets, two contexts with stochastic depth and without, two predictions, which have one length;
+    # of images as many. Four of them happen to be the same.
+    assert counts[0] >= 6
+    assert counts[1] > counts[0]
+    assert set(counts[2:]) == {counts[1]}
+    # A shape that was not there before is seen.
+    assert require_compiled_equals_eager(jepa, "aot_eager", [batch_of(count=3)])[0] > 0
+
+
+@pytest.mark.usefixtures("_compiler")
+def test_more_shapes_than_torch_allows_are_compiled(jepa: JEPA, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    every = [batch_of(kept=(k,)) for k in (1, 2, 3, 4, 5)]
+    counts = require_compiled_equals_eager(jepa, "eager", [*every, *every])
+    assert counts[4] > 8
+    assert counts[9] == counts[4]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_compiler")
+def test_compiled_kernels_compute_the_same() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(size="nano", patch=8, drop_path=0.4, predictor_depth=1)
+    jepa = build_jepa(config, frames=4, size=16)
+    context = batch_of().masks[0].context
+    compiled = copy.deepcopy(jepa)
+    compile_blocks(compiled)
+    for seed in range(2):
+        results = []
+        for network in (jepa, compiled):
+            torch.manual_seed(seed)
+            tokens = network.encode_context(CLIPS, context)
+            results.append((tokens, *torch.autograd.grad(tokens.square().mean(), [*network.encoder.parameters()])))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_stack_is_a_list_of_blocks() -> None:
+    blocks = make_blocks(2, 24, 2, 2.0, 0.0)
+    assert isinstance(blocks, Stack)
+    assert sorted({name.split(".")[0] for name in blocks.state_dict()}) == ["0", "1"]
+    x = torch.randn(2, 3, 24)
+    first, second = blocks.after_each(x)
+    assert torch.equal(first, blocks[0](x))
+    assert torch.equal(second, blocks(x))
