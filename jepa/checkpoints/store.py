@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-_RESCANS = 3
+_RESCANS = 10
 """How often the folder is looked through again because another process has changed it meanwhile."""
 
 

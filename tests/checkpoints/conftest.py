@@ -23,7 +23,7 @@ def forked(actions: Sequence[Action]) -> list[Any]:
     """What came of each action, in a process of its own: its result, its exception, or the exit code of a kill."""
     children: list[tuple[int, Any]] = []
     for action in actions:
-        told = tempfile.TemporaryFile()
+        told = tempfile.TemporaryFile()  # noqa: SIM115  # closed below, when the child has ended
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # other threads of the test process do nothing
             child = os.fork()

@@ -1,0 +1,363 @@
+"""Checkpoints of several processes: whatever number wrote them, any number reads the same tensors."""
+
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from jepa.checkpoints.manifest import data_name, manifest_name
+from jepa.checkpoints.store import CheckpointStore, Saved, checkpoint_digest, read_checkpoint, read_facts
+from jepa.errors import ConfigError, DataError
+
+Together = Callable[..., list[Any]]
+STEP = 3
+
+
+def divided(seed: int) -> dict[str, Any]:
+    """State of a model that FSDP2 has divided, after a step of AdamW; 7 and 13 do not divide evenly."""
+    from torch.distributed.fsdp import fully_shard
+
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(7, 13), nn.LayerNorm(13), nn.Linear(13, 3, bias=False))
+    for part in (*model, model):
+        fully_shard(part)
+    optimizer = torch.optim.AdamW(model.parameters(), foreach=False)
+    for parameter in model.parameters():  # without a backward pass, whose threads do not survive a fork
+        parameter.grad = parameter.detach() * 0.1 + 1
+    optimizer.step()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    moments = {names[parameter]: values for parameter, values in optimizer.state.items()}
+    return {"state_dict": model.state_dict(), "optimizer": {"state": moments}}
+
+
+def whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: whole(inner) for key, inner in value.items()}
+    return value.full_tensor().detach().clone() if hasattr(value, "full_tensor") else value
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    return bool(one == other)
+
+
+REST = {"callbacks": {"rows": {"sums": {"a/b~c": torch.arange(3.0)}, "count": 2}, "none": {}}}
+
+
+def save(folder: Path, step: int = STEP, *, size: int = 2, together: Together) -> dict[str, Any]:
+    """Write one by so many processes; the tensors as they were, whole."""
+
+    def write(rank: int) -> Any:
+        state = divided(step)
+        saved = CheckpointStore(folder).save_sharded(step, {**state, **REST}, {"fingerprint": "f00"})
+        assert saved.path == folder / data_name(step)
+        return whole(state)
+
+    results = together(size, write)
+    for result in results:
+        assert isinstance(result, dict), repr(result)
+        assert same(result, results[0])
+    written: dict[str, Any] = results[0]
+    return written
+
+
+@pytest.mark.parametrize("writers", [1, 2, 3])
+def test_any_number_of_processes_reads_what_any_number_wrote(tmp_path: Path, together: Together, writers: int) -> None:
+    folder = tmp_path / "checkpoints"
+    state = save(folder, size=writers, together=together)
+    store = CheckpointStore(folder)
+    saved = store.newest()
+    assert saved is not None
+    assert saved == Saved.at(folder / "last.ckpt")
+    assert saved.facts == {"fingerprint": "f00", "format_version": 2, "step": STEP} == read_facts(saved.path)
+    assert same(store.load(saved), {**state, **REST, "jepa": saved.facts})  # by a process without a group
+    weights = read_checkpoint(folder / "last.ckpt", groups=("state_dict",))
+    assert same(weights, {"state_dict": state["state_dict"], **REST, "jepa": saved.facts})
+
+    def read(rank: int) -> Any:
+        own = divided(99)
+        rest = CheckpointStore(folder).load_sharded(saved, own)
+        return whole(own), rest["callbacks"], rest["jepa"]
+
+    for readers in (1, 2, 3):
+        for result in together(readers, read):
+            assert same(dict(enumerate(result)), {0: state, 1: REST["callbacks"], 2: saved.facts}), repr(result)
+
+
+def test_the_parts_lie_divided(tmp_path: Path, together: Together) -> None:
+    """Each process writes its own rows: no file holds the whole of it."""
+    save(tmp_path, size=2, together=together)
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / data_name(STEP)).iterdir()}
+    assert sizes.keys() == {".metadata", "__0_0.distcp", "__1_0.distcp", "rest.pt"}
+
+
+def test_a_file_is_read_into_divided_tensors(tmp_path: Path, together: Together) -> None:
+    """A run of one process goes on divided among two."""
+
+    def write(rank: int) -> Any:
+        state = whole(divided(STEP))
+        CheckpointStore(tmp_path).save(STEP, {**state, **REST}, {})
+        return state
+
+    (state,) = together(1, write)
+    saved = Saved.at(tmp_path / "last.ckpt")
+
+    def read(rank: int) -> Any:
+        own = divided(99)
+        rest = CheckpointStore(tmp_path).load_sharded(saved, {**own, "callbacks": {}})
+        return whole(own), rest["callbacks"]
+
+    for result in together(2, read):
+        assert same(dict(enumerate(result)), {0: state, 1: REST["callbacks"]}), repr(result)
+
+
+def test_places_are_made_for_tensors_that_have_none(tmp_path: Path, together: Together) -> None:
+    """An optimizer without moments; each becomes divided as its parameter is."""
+    state = save(tmp_path, together=together)
+
+    def read(rank: int) -> Any:
+        own = divided(99)
+        like = own["state_dict"]
+        fresh = {"state_dict": like, "optimizer": {"state": {}}}
+
+        def make(keys: tuple[Any, ...], shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+            return torch.empty_like(like[keys[2]]) if keys[3] != "step" else torch.empty(shape, dtype=dtype)
+
+        CheckpointStore(tmp_path).load_sharded(Saved.at(tmp_path / "last.ckpt"), fresh, make)
+        return whole(fresh)
+
+    for result in together(2, read):
+        assert same(result, state), repr(result)
+
+
+def test_another_model_is_refused_by_all_and_changes_nothing(tmp_path: Path, together: Together) -> None:
+    save(tmp_path, together=together)
+
+    def read(rank: int) -> Any:
+        own = divided(99)
+        before = whole(own)
+        own["state_dict"]["extra"] = own["state_dict"].pop("1.bias")
+        try:
+            CheckpointStore(tmp_path).load_sharded(Saved.at(tmp_path / "last.ckpt"), own)
+        except DataError as error:
+            own["state_dict"]["1.bias"] = own["state_dict"].pop("extra")
+            return str(error), same(whole(own), before)
+
+    for text, unchanged in together(2, read):
+        assert "1 unknown (/state_dict/1.bias); 1 missing (/state_dict/extra)" in text
+        assert unchanged
+
+
+def test_saving_beside_the_training_writes_the_state_of_then(tmp_path: Path, together: Together) -> None:
+    """Collectives of the training step run at the same time, over another group."""
+
+    def write(rank: int) -> Any:
+        import torch.distributed as dist
+
+        from jepa.checkpoints.background import BackgroundSaver
+
+        saver, state = BackgroundSaver(CheckpointStore(tmp_path)), divided(STEP)
+        before = whole(state)
+        saver.submit(STEP, state, {}, sharded=True)
+        for tensor in state["state_dict"].values():
+            tensor.zero_()
+        for _ in range(200):
+            dist.all_reduce(torch.ones(1000))
+        assert saver.wait() is not None
+        return before
+
+    first, second = together(2, write)
+    assert same(first, second), repr(first)
+    found = read_checkpoint(tmp_path / "last.ckpt")
+    assert same({name: found[name] for name in first}, first)
+
+
+def test_a_whole_one_is_left_and_old_ones_go(tmp_path: Path, together: Together) -> None:
+    def write(rank: int) -> Any:
+        store, state = CheckpointStore(tmp_path, keep_last=1), divided(1)
+        times = []
+        for step in (1, 2, 3, 3):
+            saved = store.save_sharded(step, state, {})
+            times.append((saved.path / ".metadata").stat().st_mtime_ns)
+        return times[2] == times[3]
+
+    assert together(2, write) == [True, True]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "last.ckpt", data_name(3), manifest_name(3), *(path.name for path in tmp_path.glob(".meeting*"))
+    }  # fmt: skip
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", [".metadata", "__0_0.distcp", "__1_0.distcp", "rest.pt"])
+@pytest.mark.parametrize("damage", [Path.unlink, flip, lambda path: os.truncate(path, 100)], ids=["gone", "bit", "cut"])
+def test_a_damaged_or_missing_part_is_passed_over(
+    written_twice: Path, tmp_path: Path, name: str, damage: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(written_twice, tmp_path / "checkpoints", symlinks=True)
+    store = CheckpointStore(tmp_path / "checkpoints")
+    damage(store.folder / data_name(2) / name)
+    saved = store.newest()
+    assert saved is not None
+    assert saved.step == 1
+    assert f"step 2 cannot be used, that of step 1 is: {data_name(2)}/{name}" in caplog.text
+    if damage is not flip:  # what only the digest tells may be read or not
+        with pytest.raises(DataError):
+            read_checkpoint(store.folder / data_name(2))
+
+
+@pytest.fixture(scope="module")
+def written_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints of the steps 1 and 2, by two processes."""
+    return tmp_path_factory.mktemp("written") / "checkpoints"
+
+
+@pytest.fixture(autouse=True)
+def _written(request: pytest.FixtureRequest) -> None:
+    if "written_twice" in request.fixturenames:
+        folder = request.getfixturevalue("written_twice")
+        if not folder.exists():
+            for step in (1, 2):
+                save(folder, step, together=request.getfixturevalue("together"))
+
+
+def test_a_digest_of_all_parts(written_twice: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.ckpt"
+    shutil.copytree(written_twice / data_name(2), copy)
+    assert checkpoint_digest(copy) == checkpoint_digest(written_twice / data_name(2))
+    assert checkpoint_digest(copy) != checkpoint_digest(written_twice / data_name(1))
+    flip(copy / "__1_0.distcp")
+    assert checkpoint_digest(copy) != checkpoint_digest(written_twice / data_name(2))
+
+
+class Bomb:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("name", [".metadata", "rest.pt", "__0_0.distcp"])
+def test_code_in_any_part_is_refused_and_not_run(written_twice: Path, tmp_path: Path, name: str) -> None:
+    folder, mark = tmp_path / "bomb.ckpt", tmp_path / "executed"
+    shutil.copytree(written_twice / data_name(2), folder)
+    bomb = {"tree": Bomb(mark)}
+    if name == "rest.pt":
+        torch.save(bomb, folder / name)
+    else:
+        (folder / name).write_bytes(pickle.dumps(bomb, protocol=2))
+    with pytest.raises(DataError) as caught:
+        read_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+    assert not mark.exists()
+
+
+def test_metadata_that_point_out_of_the_folder_are_refused(written_twice: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd.ckpt"
+    shutil.copytree(written_twice / data_name(2), folder)
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    for place in metadata.storage_data.values():
+        place.relative_path = f"../../{place.relative_path}"
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(DataError, match="points out of its folder"):
+        read_checkpoint(folder)
+
+
+def test_metadata_of_other_tensors_are_refused(written_twice: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd.ckpt"
+    shutil.copytree(written_twice / data_name(2), folder)
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    metadata.state_dict_metadata.popitem()
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(DataError, match="tells of other tensors"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize("writers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("ever_after", [False, True], ids=["once", "from then on"])
+def test_an_error_of_the_device_in_one_process_is_one_in_all(
+    memory_path: Path, together: Together, disturb: Callable[..., Callable[[], bool]], ever_after: bool, writers: int
+) -> None:
+    """In the last process, before each of its operations; what was there stays."""
+    folder = memory_path / "checkpoints"
+    first = save(folder, 1, size=writers, together=together)
+    for number in range(1, 300):
+
+        def write(rank: int, number: int = number) -> Any:
+            state = divided(2)
+            store = CheckpointStore(folder)
+            store.group()
+            reached = disturb(number, _fail, ever_after=ever_after) if rank == writers - 1 else None
+            store.save_sharded(2, state, {})
+            return reached is not None and reached()
+
+        results = together(writers, write)
+        saved = CheckpointStore(folder).newest()
+        assert saved is not None
+        if failed := [result for result in results if isinstance(result, BaseException)]:
+            assert len(failed) == writers, repr(results)
+            for error in failed:
+                assert isinstance(error, ConfigError), repr(error)
+                assert "Input/output error" in str(error)
+                assert "\n" not in str(error)
+        else:
+            assert saved.step == 2
+            if not any(results):
+                break
+        if saved.step == 1:
+            found = CheckpointStore(folder).load(saved)
+            assert same({name: found[name] for name in first}, first)
+            assert {path.name for path in folder.iterdir()} >= {data_name(1), manifest_name(1), "last.ckpt"}
+        for path in (folder / data_name(2), folder / manifest_name(2)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert number > (10 if writers == 1 else 3)
+
+
+def _fail() -> None:
+    raise OSError(5, os.strerror(5))
+
+
+def test_a_kill_at_any_operation(memory_path: Path, together: Together, kill_at: Callable[[int], None]) -> None:
+    folder = memory_path / "checkpoints"
+    first = save(folder, 1, size=1, together=together)
+    seen = set()
+    for number in range(1, 300):
+
+        def write(rank: int, number: int = number) -> Any:
+            state = divided(2)
+            store = CheckpointStore(folder, keep_last=1)
+            store.group()
+            kill_at(number)
+            store.save_sharded(2, state, {})
+            return whole(state)
+
+        (result,) = together(1, write)
+        saved = CheckpointStore(folder).newest()
+        assert saved is not None
+        seen.add(saved.step)
+        if saved.step == 1:
+            found = CheckpointStore(folder).load(saved)
+            assert same({name: found[name] for name in first}, first)
+        elif 2 in seen and isinstance(result, dict):
+            break
+        shutil.rmtree(folder) if saved.step == 2 else None
+        if saved.step == 2:
+            save(folder, 1, size=1, together=together)
+    assert seen == {1, 2}
+    found = CheckpointStore(folder).load(saved)
+    assert same({name: found[name] for name in result}, result)
+    assert {path.name for path in folder.iterdir()} == {"last.ckpt", data_name(2), manifest_name(2)}
