@@ -9,6 +9,7 @@
     stacks/                where processes hung, if any did
     run.lock               while a run is going on here
     tensorboard/           the same numbers for TensorBoard
+    probes.jsonl           what the online probe found; with online.data
     order.jsonl            every clip that was consumed; with run.record_order
     model.safetensors      the result, with config.json; written at the end
 
