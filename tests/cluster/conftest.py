@@ -25,7 +25,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "scontrol", "squeue", "sinfo", "setpriv")
-SECONDS = 240
+GOING = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED")
+SECONDS = 900
 """What a job may take; a busy machine is no failure."""
 
 CONFIG = """\
@@ -56,6 +57,7 @@ ReturnToService=2
 JobRequeue=1
 KillWait=20
 MinJobAge=3600
+FirstJobId={first_job}
 SlurmdTimeout=120
 NodeName=node1 NodeAddr=127.0.0.1 NodeHostname=localhost Port={ports[1]} CPUs=16 RealMemory=4000
 NodeName=node2 NodeAddr=127.0.0.1 NodeHostname=localhost Port={ports[2]} CPUs=16 RealMemory=4000
@@ -78,7 +80,9 @@ class Cluster:
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(128))
         key.chmod(0o400)
-        (self.folder / "slurm.conf").write_text(CONFIG.format(folder=self.folder, ports=_free_ports(3)))
+        # Runs choose their port by the number of the job, so the jobs of a cluster beside this one have other numbers.
+        config = CONFIG.format(folder=self.folder, ports=_free_ports(3), first_job=100 * (os.getpid() % 10000) + 1)
+        (self.folder / "slurm.conf").write_text(config)
         files = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed", "log")]
         self._daemon("munged", "--foreground", "--num-threads=2", f"--socket={self.folder}/munge.socket", *files)
         self.until(lambda: (self.folder / "munge.socket").exists(), "munged")
@@ -128,9 +132,18 @@ class Cluster:
 
     def ended(self, job: str) -> dict[str, str]:
         """The same, after waiting for the job's end."""
-        going = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING")
-        self.until(lambda: self.show(job)["JobState"] not in going, f"the end of job {job}")
+        self.until(lambda: self.show(job)["JobState"] not in GOING, f"the end of job {job}")
         return self.show(job)
+
+    def meanwhile(self, done: Callable[[], object], job: str, log: Path) -> None:
+        """Wait for something that a job does before it ends."""
+
+        def ended() -> bool:
+            return self.show(job)["JobState"] not in GOING
+
+        self.until(lambda: done() or ended(), f"job {job}")
+        text = log.read_text() if log.exists() else "no log"
+        assert done(), f"job {job} has ended before: {text}"
 
     def until(self, done: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
         """Wait for something."""

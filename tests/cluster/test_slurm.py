@@ -128,9 +128,9 @@ def test_a_signal_saves_requeues_and_resumes_to_the_same_bits(
 ) -> None:
     run = tmp_path / "run"
     job = submit("--nodes", 2, "--time", 10, command=pretrain(tiny_shards, run))
-    cluster.until(lambda: rows(run) > 2, f"the first steps; {_log(job)}")
+    cluster.meanwhile(lambda: rows(run) > 2, job["job"], Path(job["log"]))
     cluster.run("scancel", "--signal=USR1", job["job"])
-    cluster.until(lambda: cluster.show(job["job"])["Restarts"] == "1", f"Slurm to requeue the job; {_log(job)}")
+    cluster.meanwhile(lambda: cluster.show(job["job"])["Restarts"] == "1", job["job"], Path(job["log"]))
     facts = cluster.ended(job["job"])
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), _log(job)
     first, second = starts(run)
@@ -150,7 +150,7 @@ def test_the_time_limit_does_the_same(
     run = tmp_path / "run"
     command = pretrain(tiny_shards, run, "--run.stop_before", 58)
     job = submit("--nodes", 2, "--time", 1, "--signal", "null", command=command)
-    cluster.until(lambda: cluster.show(job["job"])["Restarts"] == "1", f"Slurm to requeue the job; {_log(job)}")
+    cluster.meanwhile(lambda: cluster.show(job["job"])["Restarts"] == "1", job["job"], Path(job["log"]))
     cluster.run("scontrol", "update", f"jobid={job['job']}", "timelimit=10")
     facts = cluster.ended(job["job"])
     assert (facts["JobState"], facts["Restarts"]) == ("COMPLETED", "1"), _log(job)
@@ -163,7 +163,7 @@ def test_the_time_limit_does_the_same(
 def test_a_cancelled_job_saves_and_stays_away(cluster: Any, submit: Any, tiny_shards: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     job = submit("--nodes", 2, "--time", 10, command=pretrain(tiny_shards, run))
-    cluster.until(lambda: rows(run) > 2, f"the first steps; {_log(job)}")
+    cluster.meanwhile(lambda: rows(run) > 2, job["job"], Path(job["log"]))
     cluster.run("scancel", job["job"])
     assert cluster.ended(job["job"])["JobState"] == "CANCELLED", _log(job)
     time.sleep(3)  # whoever puts a job back does it before it ends, and Slurm shows that at once
