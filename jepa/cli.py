@@ -6,7 +6,8 @@ at once and without torch. Options are parsed by jsonargparse from the fields of
 YAML files and lays everything over the defaults: defaults < YAML files in order < command line.
 
 Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 data, 4 diverged, 75 a training stopped with its state saved
-and to be started again, 130 Ctrl-C, 143 SIGTERM. What a user can cause is one line on stderr, `jepa VERB: error: ...`; JEPA_DEBUG=1 adds the traceback.
+and to be started again, 130 Ctrl-C, 143 SIGTERM. What a user can cause is one line on stderr, `jepa VERB: error: ...`;
+JEPA_DEBUG=1 adds the traceback.
 """
 
 import contextlib
