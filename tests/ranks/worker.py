@@ -25,7 +25,7 @@ from jepa.objectives.latent import LatentPrediction
 from jepa.training import trainer
 from jepa.training.module import Pretraining
 
-JOB: dict[str, Any]
+JOB: dict[str, Any] = globals()["JOB"]
 Action = Callable[[int], object]
 
 
