@@ -86,7 +86,7 @@ class Team:
             self._objects = None if backend == "gloo" else distributed.new_group(backend="gloo", timeout=wait)
         except (RuntimeError, ValueError, OSError) as error:
             raise JepaError(
-                f"{ranks} did not meet the others at {ranks.address}:{ranks.port} within {self.timeout:g} s "
+                f"{ranks} did not meet the others at {ranks.address}:{ranks.port} "
                 f"({str(error).splitlines()[0][:160]}): see whether all have started, and whether MASTER_ADDR and "
                 "MASTER_PORT name the machine of rank 0 and a free port of it"
             ) from error
