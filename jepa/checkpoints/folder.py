@@ -41,7 +41,14 @@ T = TypeVar("T")
 _Part = EncoderConfig | PredictorConfig | ActionPredictorConfig | ProbeConfig
 
 
-def save_folder(folder: Path, jepa: JEPA, *, facts: Mapping[str, Any], predictor: bool = True) -> Path:
+def save_folder(
+    folder: Path,
+    jepa: JEPA,
+    *,
+    facts: Mapping[str, Any],
+    predictor: bool = True,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Path:
     """Write `model.safetensors` and `config.json`, each by an atomic rename, and return the folder.
 
     Raises ConfigError when they cannot be written.
@@ -50,11 +57,14 @@ def save_folder(folder: Path, jepa: JEPA, *, facts: Mapping[str, Any], predictor
         folder: where; made if missing.
         jepa: the model.
         facts: JSON-able facts: `evaluate` ("target" or "context"), `clip`, `step`, ...
+        weights: of the model, where it does not hold them whole itself.
         predictor: also write the context encoder and the predictor, which further training needs.
     """
     parts = ("encoder.", "target_encoder.", "predictor.") if predictor else (f"{encoder_prefix(facts)}.",)
     tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in jepa.state_dict().items() if name.startswith(parts)
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in (weights or jepa.state_dict()).items()
+        if name.startswith(parts)
     }
     head = describe(jepa.encoder.config, jepa.predictor.config if predictor else None, (), facts)
     for name, content in ((WEIGHTS, save(tensors)), (CONFIG, json.dumps(head, indent=2).encode())):

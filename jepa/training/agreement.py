@@ -53,12 +53,14 @@ class Agreement:
         """
         # One transfer, then float64: a sum of many float32 losses would depend on their order.
         measured = torch.stack([*values.values(), grad_norm, *losses]).detach().to(self.device).double()
-        count, wishes = len(values), [float(name == wish) for name in WISHES]
+        count, wishes = len(values), torch.tensor([float(name == wish) for name in WISHES], dtype=torch.float64)
+        if self.device.type == "cuda":
+            wishes = wishes.pin_memory()  # else the copy would wait for the device
         packed = torch.cat(
             [
                 measured[: count + 1] / self.world_size,
                 1 - measured[count + 1 :].isfinite().all().double().reshape(1),
-                torch.tensor(wishes, dtype=torch.float64, device=self.device),
+                wishes.to(self.device, non_blocking=True),
             ]
         )
         if self.world_size > 1:

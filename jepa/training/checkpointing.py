@@ -159,5 +159,5 @@ class Checkpointing(Callback):
                 return OthersTell(DivergedError.exit_code)
             return DivergedError(f"stopped by an alarm {text}: {self.alarm}; see docs/troubleshooting.md")
         return InterruptedRun(
-            f"stopped by {wish} {text}; continue with: {self.folder.resume_command()}", exit_code(wish)
+            f"stopped by {wish} {text}; continue with: {self.folder.resume_command(module.team.ranks)}", exit_code(wish)
         )

@@ -8,6 +8,7 @@ still; both are thrown away with the process and lose nothing.
 import time
 from collections.abc import Iterable, Iterator
 
+import torch
 from lightning.pytorch import LightningDataModule
 
 from jepa.data.mixture import Mixture
@@ -53,6 +54,10 @@ class Clips(LightningDataModule):
                 images=None if self.images is None else _images(self.images, config),
             ),
         )
+
+    def transfer_batch_to_device(self, batch: ClipBatch, device: torch.device, dataloader_idx: int) -> ClipBatch:
+        """The loader has pinned its memory, so the copy can go on while the host does."""
+        return batch.to(device, non_blocking=True)
 
 
 def _images(mixture: Mixture, config: PretrainConfig) -> Images:

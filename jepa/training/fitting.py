@@ -1,7 +1,7 @@
 """The loop of a run: Lightning's trainer with our callbacks around the module, and what ends it."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from lightning.pytorch import Callback, Trainer
 
@@ -26,7 +26,7 @@ from jepa.training.stall import StallDump
 from jepa.training.state import Memory
 from jepa.training.status import State, StatusFile
 from jepa.training.strategy import trainer_options
-from jepa.training.team import has_lost_another
+from jepa.training.team import first_line, has_lost_another
 
 log = get_logger(__name__)
 
@@ -39,8 +39,10 @@ def fit(
     saved: Saved | None,
     session: Session,
     watchers: Sequence[Callback] = (),
+    *,
+    finish: Callable[[], None],
 ) -> None:
-    """Run the loop from the saved step, or the first, to the last step.
+    """Run the loop from the saved step, or the first, to the last step, and then `finish`.
 
     Raises:
         DivergedError: loss or gradient is no longer finite.
@@ -86,7 +88,21 @@ def fit(
         use_distributed_sampler=False,
     )
     with _told(events if team.leads else None, status, module, saving), _exit_codes(session, folder):
+        _own_signals(trainer)
         trainer.fit(module, datamodule=clips)
+        store.close()
+        finish()
+
+
+def _own_signals(trainer: Trainer) -> None:
+    """Have Lightning leave SIGTERM alone.
+
+    It would receive it while the model is being set up, and tell the other processes from inside the handler; and it
+    asks them before each step whether one has come, which waits for the device. Our agreement does both. There is no
+    option for it, so this is done where Lightning does it.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -126,13 +142,15 @@ def _exit_codes(session: Session, folder: RunFolder) -> Iterator[None]:
         # Workers ignore what a scheduler sends to every process of a job, but not before they have started, and not
         # SIGKILL; then the state is that of the last checkpoint.
         if wish := session.stop.wish:
-            log.warning("%s: continue with %s", error, folder.resume_command())
+            log.warning("%s: continue with %s", error, folder.resume_command(session.team.ranks))
             raise SystemExit(exit_code(wish)) from None
         raise
     except RuntimeError as error:
-        if session.team.ranks.several and has_lost_another(error):
+        ranks = session.team.ranks
+        if ranks.several and has_lost_another(error):
             raise JepaError(
                 f"another process is gone, or did not answer for {session.run.timeout:g} s (run.timeout): its own "
-                f"message, or its file in {folder.stacks}, tells more; continue with: {folder.resume_command()}"
+                f"message, or its file in {folder.stacks} if it hung, tells more ({first_line(error)}); continue "
+                f"with: {folder.resume_command(ranks)}"
             ) from error
         raise

@@ -20,6 +20,7 @@ from jepa.errors import ConfigError
 
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE")
+_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 _PORTS = range(15000, 32000)
 """Below the range from which systems take the ports of outgoing connections."""
 
@@ -48,6 +49,16 @@ class Ranks:
         """Whether there are others."""
         return self.world_size > 1
 
+    def command(self, arguments: str) -> str:
+        """What to type for `jepa ARGUMENTS` on as many processes."""
+        if not self.several:
+            return f"jepa {arguments}"
+        if self.launcher == "srun":
+            return f"srun --ntasks {self.world_size} python -m jepa {arguments}"
+        nodes = self.world_size // self.local_world_size
+        machines = f"--nnodes {nodes} " if nodes > 1 else ""
+        return f"torchrun {machines}--nproc-per-node {self.local_world_size} -m jepa {arguments}"
+
     def __str__(self) -> str:
         return f"rank {self.rank} of {self.world_size} on {socket.gethostname()}"
 
@@ -59,17 +70,30 @@ def find_ranks(environ: Mapping[str, str]) -> Ranks:
         ConfigError: variables are missing or contradict each other, or a Slurm job of several tasks has started this
             process without `srun`.
     """
-    if "RANK" in environ or "WORLD_SIZE" in environ:
+    if any(name in environ for name in (*_TORCHRUN[:4], "TORCHELASTIC_RUN_ID")):
         return _of_torchrun(environ)
-    if "SLURM_STEP_NUM_TASKS" in environ:
+    if "SLURM_STEP_NUM_TASKS" in environ or environ.get("SLURM_PROCID", "0") != "0":
         return _of_srun(environ)
-    tasks = environ.get("SLURM_NTASKS", "1")
-    if "SLURM_JOB_ID" in environ and tasks != "1":
-        raise ConfigError(
-            f"job {environ['SLURM_JOB_ID']} has {tasks} tasks (SLURM_NTASKS), but this process was not started by srun "
-            "and would train alone: put `srun` before the command, or `srun --ntasks 1` for one process"
-        )
+    if "SLURM_JOB_ID" in environ:
+        _require_one_task(environ)
+    for name in _MPI:
+        if environ.get(name, "1") != "1":
+            raise ConfigError(
+                f"started as one of {environ[name]} processes ({name}), each of which would train alone: start by srun "
+                "or torchrun"
+            )
     return Ranks()
+
+
+def _require_one_task(environ: Mapping[str, str]) -> None:
+    """In a job, outside srun, where the batch script runs: raise ConfigError unless one process is all there is."""
+    for name, what in (("SLURM_NTASKS", "tasks"), ("SLURM_NNODES", "machines")):
+        count = environ.get(name, "1")
+        if count != "1":
+            raise ConfigError(
+                f"job {environ['SLURM_JOB_ID']} has {count} {what} ({name}), but this process was not started by srun "
+                "and would train alone: put `srun` before the command, or `srun --ntasks 1` for one process"
+            )
 
 
 def _of_torchrun(environ: Mapping[str, str]) -> Ranks:
@@ -79,7 +103,13 @@ def _of_torchrun(environ: Mapping[str, str]) -> Ranks:
     _check(local, locals_, "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     if locals_ > size:
         raise ConfigError(f"LOCAL_WORLD_SIZE is {locals_}, but WORLD_SIZE {size}: start all processes by one launcher")
-    return Ranks(rank, size, local, locals_, "torchrun", environ["MASTER_ADDR"], _number(environ, "MASTER_PORT"))
+    tasks = environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks.isdecimal() and int(tasks) > size:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but srun has started {tasks} tasks (SLURM_STEP_NUM_TASKS): unset RANK, WORLD_SIZE, "
+            "LOCAL_RANK and LOCAL_WORLD_SIZE, which another launcher has left"
+        )
+    return Ranks(rank, size, local, locals_, "torchrun", environ["MASTER_ADDR"], _port(environ))
 
 
 def _of_srun(environ: Mapping[str, str]) -> Ranks:
@@ -99,7 +129,7 @@ def _of_srun(environ: Mapping[str, str]) -> Ranks:
     port = _PORTS[(job * 7 + (int(step) if step.isdigit() else 0)) % len(_PORTS)]  # not that of a job beside it
     address = environ.get("MASTER_ADDR") or first_host(environ.get("SLURM_STEP_NODELIST", ""))
     if "MASTER_PORT" in environ:
-        port = _number(environ, "MASTER_PORT")
+        port = _port(environ)
     return Ranks(rank, size, local, counts[node], "srun", address, port)
 
 
@@ -137,9 +167,16 @@ def _require(environ: Mapping[str, str], names: tuple[str, ...], launcher: str) 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ.get(name, "")
-    if not text.isdecimal():
+    if not re.fullmatch(r"[0-9]{1,9}", text):
         raise ConfigError(f"{name} is '{text}', expected a number: it is set by the launcher, do not set it by hand")
     return int(text)
+
+
+def _port(environ: Mapping[str, str]) -> int:
+    port = _number(environ, "MASTER_PORT")
+    if not 1 <= port < 1 << 16:
+        raise ConfigError(f"MASTER_PORT is {port}, expected the number of a free port, below 65536")
+    return port
 
 
 def _check(number: int, count: int, name: str, of: str) -> None:

@@ -74,7 +74,7 @@ class Phases:
                 # It came in the last step, after which there was nothing of this phase to stop.
                 raise InterruptedRun(
                     f"stopped by {wish} after the phase {self._name(number)}; continue with: "
-                    f"{self.folder.resume_command()}",
+                    f"{self.folder.resume_command(team.ranks)}",
                     exit_code(wish),
                 )
         team.together(lambda: self._publish() if team.leads else None)

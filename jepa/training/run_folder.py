@@ -39,6 +39,7 @@ from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.training.config import CHECKPOINT, PretrainConfig
 from jepa.training.environment import describe
+from jepa.training.launch import Ranks
 from jepa.training.metrics import MetricsFile
 
 log = get_logger(__name__)
@@ -136,9 +137,9 @@ class RunFolder:
         step = self.saved_step()
         return step >= config.last_step and self.model_step() == step
 
-    def resume_command(self) -> str:
-        """What to type to continue this run."""
-        return f"jepa pretrain --config {RunFolder(self.whole or self.path).config} --resume"
+    def resume_command(self, ranks: Ranks | None = None) -> str:
+        """What to type to continue this run, on as many processes."""
+        return (ranks or Ranks()).command(f"pretrain --config {RunFolder(self.whole or self.path).config} --resume")
 
 
 def open_run(config: PretrainConfig, whole: Path | None = None) -> RunFolder:
@@ -177,7 +178,7 @@ def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
 
 def require_same_run(before: PretrainConfig, now: PretrainConfig, where: Path | str) -> None:
     """Raise ConfigError, naming the keys, if the two configurations would train something else."""
-    old, new = (_flat(configuration.to_dict(with_absolute_paths(config))) for config in (before, now))
+    old, new = (configuration.flat(configuration.to_dict(with_absolute_paths(config))) for config in (before, now))
     changed = [key for key in new if old.get(key) != new[key] and not _is_free(key)]
     if changed:
         shown = ", ".join(f"{key} (was {old.get(key)}, now {new[key]})" for key in changed[:3])
@@ -294,10 +295,3 @@ def _absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_free(key: str) -> bool:
     return key in _FREE_KEYS or key.startswith(_FREE_GROUPS)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -65,6 +65,8 @@ class Session:
         self.stop.release(WARNINGS)
         if self._lock is not None:
             self._lock.release(remove=True)
+            with contextlib.suppress(OSError):  # a mistake before the first file leaves no folder behind
+                self._lock.file.parent.rmdir()
             self._lock = None
         self.team.leave()
 

@@ -62,7 +62,7 @@ class StallDump:
         if self._file is None:
             return None
         waited = time.monotonic() - self._beat
-        ran_out = self._has_dump()
+        ran_out = waited >= self.seconds and self._has_dump()
         if ran_out:
             self._head = os.fstat(self._file).st_size  # these stacks stay; the next ones go behind them
             log.warning("no step for %.0f s after step %d; where it hung is in %s", waited, step - 1, self.path)

@@ -119,11 +119,13 @@ def load_weights(module: Pretraining, weights: Mapping[str, Tensor]) -> None:
 
 
 def whole_weights(module: Pretraining) -> dict[str, Tensor]:
-    """The weights of `module.jepa` as whole tensors; of divided ones, all processes must ask."""
-    return {
-        name: value.full_tensor() if isinstance(value, DTensor) else value
-        for name, value in module.jepa.state_dict().items()
-    }
+    """The weights of `module.jepa` as whole tensors on the CPU, on rank 0; of divided ones, all processes must ask."""
+    weights = {}
+    for name, value in module.jepa.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if module.team.leads:  # one after the other: a device need not hold all of them
+            weights[name] = whole.cpu()
+    return weights
 
 
 def _optimizer(module: Pretraining) -> torch.optim.AdamW:

@@ -9,9 +9,11 @@ So a mistake is said once, by rank 0, with the ranks that it happened on, and no
 that has ended. Within a step nothing of this is needed: there, one reduction carries everything (`agreement.py`).
 """
 
+import contextlib
 import datetime
 import os
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,6 +33,11 @@ _LOST_PEER = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe|tim
 def has_lost_another(error: RuntimeError) -> bool:
     """Whether an error of torch says that another process is gone, or does not answer."""
     return isinstance(error, distributed.DistError) or _LOST_PEER.search(str(error)) is not None
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message, shortened."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:160]
 
 
 class OthersTell(SystemExit):
@@ -75,6 +82,7 @@ class Team:
 
     def _meet(self) -> None:
         ranks, wait = self.ranks, self.wait
+        _allow_files()
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         try:
             # Through the environment, because torchrun's agent keeps the meeting place of its processes itself.
@@ -87,7 +95,7 @@ class Team:
         except (RuntimeError, ValueError, OSError) as error:
             raise JepaError(
                 f"{ranks} did not meet the others at {ranks.address}:{ranks.port} "
-                f"({str(error).splitlines()[0][:160]}): see whether all have started, and whether MASTER_ADDR and "
+                f"({first_line(error)}): see whether all have started, and whether MASTER_ADDR and "
                 "MASTER_PORT name the machine of rank 0 and a free port of it"
             ) from error
 
@@ -118,16 +126,23 @@ class Team:
         """What `action` gives here; an error if it raises one anywhere.
 
         Raises:
-            JepaError: it has raised one, in some of the processes; in those other than rank 0 `OthersTell`.
+            JepaError: it has raised an error, in some of the processes; in those other than rank 0 `OthersTell`. An
+                error that is no JepaError goes on as it is where it was raised.
         """
         if not self.ranks.several:
             return action()
-        result, failure = None, None
+        result, failure, bug = None, None, None
         try:
             result = action()
         except JepaError as error:
             failure = _Failure(type(error), str(error), error.exit_code)
+        except Exception as error:
+            if isinstance(error, RuntimeError) and has_lost_another(error):
+                raise  # there is nobody to tell
+            bug, failure = error, _Failure(JepaError, f"{type(error).__name__}: {error}", JepaError.exit_code)
         failures = self.gather(failure)
+        if bug is not None:
+            raise bug
         if any(failures):
             raise self._end(failures)
         return result  # type: ignore[return-value]
@@ -145,6 +160,13 @@ class Team:
         if failed == [0] or len(failed) == len(failures):
             return first.error(first.message)
         return first.error(f"{ranks_text(failed)}: {first.message}")
+
+
+def _allow_files() -> None:
+    """Open as many files as the system lets us: gloo keeps a connection to every other process."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def ranks_text(ranks: list[int]) -> str:

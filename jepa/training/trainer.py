@@ -32,10 +32,11 @@ from jepa.training.fitting import fit
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.phases import Phases
+from jepa.training.ranks_alike import require_same
 from jepa.training.run_folder import RunFolder, is_checkpoint, open_run, record_start, require_same_start
 from jepa.training.session import Session, session
 from jepa.training.start import build_model, continue_from
-from jepa.training.state import is_sharded, whole_weights
+from jepa.training.state import whole_weights
 from jepa.training.surroundings import quiet_lightning, torch_settings
 from jepa.training.teacher import open_teacher
 
@@ -97,41 +98,61 @@ def _train(
     """Train one run or, with the folder of the `whole` one, one phase of it."""
     team = current.team
     videos, images = team.together(lambda: open_data(config))
+    require_same(team, config, joint_fingerprint(videos, images))
     folder = team.alone(lambda: open_run(config, whole))
-    store = CheckpointStore(
-        folder.checkpoints, keep_last=config.run.keep_last, keep_every=config.run.keep_every, timeout=team.wait
-    )
-    saved = team.alone(store.newest)
-    step = saved.step if saved else 0
-    if saved:
-        team.alone(lambda: require_same_start(config, saved.facts, joint_fingerprint(videos, images)))
     if team.alone(lambda: folder.is_finished(config)):
+        step = team.alone(lambda: folder.model_step() or 0)
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
         if step < config.optim.steps:
             log.info("its schedule has %d steps: a larger --max-steps continues it", config.optim.steps)
         return team.alone(lambda: _result(folder, step))
+    current.claim(folder.path if whole is None else whole)
+    team.alone(lambda: open_run(config, whole))  # until it was claimed, another run may have been here
     with torch_settings(config.run), quiet_lightning():
+        store = CheckpointStore(
+            folder.checkpoints, keep_last=config.run.keep_last, keep_every=config.run.keep_every, timeout=team.wait
+        )
+        saved = team.alone(store.newest)
+        step = saved.step if saved else 0
+        if saved:
+            team.alone(lambda: require_same_start(config, saved.facts, joint_fingerprint(videos, images)))
         module = team.together(lambda: build_module(config, videos, fresh=saved is None, images=images))
         clips = Clips(videos, config, first_step=step, images=images)
-        current.claim(folder.path if whole is None else whole)
         if saved:
             team.together(lambda: store.tidy(saved) if team.leads else None)
         team.alone(lambda: record_start(folder, config, step, team.ranks.world_size))
-        _announce(config, videos, images, module.jepa, step)
-        fit(module, clips, folder, store, saved, current, watchers)
-    step = max(step, config.last_step)
-    _save_model(module, folder, _facts(module, step, videos, images))
-    return team.alone(lambda: _result(folder, step))
+        if team.leads:
+            _announce(config, videos, images, module.jepa, step)
+            _announce_processes(config, current)
+        done = max(step, config.last_step)
+        facts = _facts(module, done, videos, images)
+        fit(
+            module, clips, folder, store, saved, current, watchers, finish=lambda: _save_model(module, folder, facts)
+        )  # fmt: skip
+    return team.alone(lambda: _result(folder, done))
 
 
 def _save_model(module: Pretraining, folder: RunFolder, facts: dict[str, Any]) -> None:
     """The result, by rank 0; of a divided model it is put together first, by all."""
-    jepa, team = module.jepa, module.team
-    if is_sharded(module):
-        weights = whole_weights(module)
-        jepa = build_model(module.config)
-        jepa.load_state_dict(weights)
-    team.together(lambda: save_folder(folder.path, jepa, facts=facts) if team.leads else None)
+    team, weights = module.team, whole_weights(module)
+    team.together(lambda: save_folder(folder.path, module.jepa, facts=facts, weights=weights) if team.leads else None)
+
+
+def _announce_processes(config: PretrainConfig, current: Session) -> None:
+    """How the work is divided, where it can be: by processes and parts."""
+    ranks, run = current.team.ranks, config.run
+    share = config.loader.batch_size // ranks.world_size
+    parts = config.parts(share)
+    if run.strategy == "fsdp" and not ranks.several:
+        log.warning("run.strategy is fsdp, but there is one process: nothing is divided")
+    how = "fsdp" if run.strategy == "fsdp" else "ddp"
+    log.info(
+        "%s on %s, precision %s: %d clips a step in each, %s",
+        f"{ranks.world_size} processes ({how})" if ranks.several else "one process",
+        current.device, run.precision, share, f"in {parts} parts of {share // parts}" if parts > 1 else "at once",
+    )  # fmt: skip
+    if run.compile:
+        log.info("blocks are compiled in the first steps, which takes minutes")
 
 
 def build_module(
