@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
-from jepa.errors import ConfigError, JepaError
+from jepa.errors import ConfigError, InterruptedRun, JepaError
 from jepa.version import __version__
 
 VERBS = {
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _Terminated:
         return _fail(name, "terminated", 143)
     except JepaError as error:
-        return _fail(name, str(error) if error.exit_code > 128 else f"error: {error}", error.exit_code)
+        # Stopped when asked to, with everything saved, is no error.
+        return _fail(name, str(error) if isinstance(error, InterruptedRun) else f"error: {error}", error.exit_code)
     except BrokenPipeError:
         # The reader of stdout went away (`jepa ... | head`): not worth a word, also not at interpreter exit.
         with contextlib.suppress(OSError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors.torch import save
+from torch import Tensor
 
 from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.weights import SafetensorsStore, Weights, encoder_prefix
@@ -61,11 +62,8 @@ def save_folder(
         predictor: also write the context encoder and the predictor, which further training needs.
     """
     parts = ("encoder.", "target_encoder.", "predictor.") if predictor else (f"{encoder_prefix(facts)}.",)
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in (weights or jepa.state_dict()).items()
-        if name.startswith(parts)
-    }
+    state: Mapping[str, Tensor] = weights or jepa.state_dict()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if name.startswith(parts)}
     head = describe(jepa.encoder.config, jepa.predictor.config if predictor else None, (), facts)
     for name, content in ((WEIGHTS, save(tensors)), (CONFIG, json.dumps(head, indent=2).encode())):
         with atomic_write(folder / name) as file:

@@ -99,7 +99,7 @@ class Verdict(Enum):
     SKIP = "skip"
     """Nothing is changed."""
     ROLL_BACK = "rollback"
-    """Not applied, and the state of the newest checkpoint comes back; where there is none, that of the start."""
+    """Not applied, and the state of the newest checkpoint comes back; where there is none yet, it is as SKIP."""
     STOP = "stop"
     """Not applied, and the run ends."""
 

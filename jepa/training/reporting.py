@@ -5,6 +5,7 @@ After every step the clock of hanging processes is wound up (`stall.py`), and no
 ranks that the others wait for, blocks that were compiled again.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from jepa.training.timings import StragglerWatch
 log = get_logger(__name__)
 
 _WARM_UP = 10
-"""Steps in which every shape has been seen: both mask configurations, videos, images."""
+"""Steps of each kind in which every shape has been seen."""
 
 
 class Reporting(Callback):
@@ -56,11 +57,14 @@ class Reporting(Callback):
         self.metrics, self.checkpointing = metrics, checkpointing
         self._stragglers = StragglerWatch()
         self._graphs = 0
+        self._warm_up = _WARM_UP
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Pretraining)
         self._first_step = module.step
+        share = float(module.config.steps.share)
+        self._warm_up = math.ceil(_WARM_UP / min(share, 1 - share)) if share else _WARM_UP
         self.stall.start(module.step)
         self._tell(module, force=True, state="running")
 
@@ -133,9 +137,9 @@ class Reporting(Callback):
 
     def _tell_compilations(self, step: int) -> None:
         graphs, done = compilations(), step - self._first_step
-        if done == _WARM_UP:
+        if done == self._warm_up:
             log.info("%d graphs compiled in the first %d steps", graphs, done)
-        elif done > _WARM_UP and graphs > self._graphs:
+        elif done > self._warm_up and graphs > self._graphs:
             log.warning("step %d: %d graphs were compiled again; something has changed its shape", step, graphs)
             self.events.write("recompile", step, graphs=graphs - self._graphs)
         self._graphs = graphs
