@@ -20,7 +20,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jepa.logs import get_logger
 from jepa.training.health import HealthConfig
+
+log = get_logger(__name__)
 
 KNN = "online/knn/"
 """Before a task: column of the accuracy of the online nearest-neighbour probe."""
@@ -79,14 +82,16 @@ class CollapseWatch:
     Steps of images and of videos are compared with their own kind. What it remembers belongs into the checkpoint.
     """
 
-    def __init__(self, config: HealthConfig, width: int) -> None:
+    def __init__(self, config: HealthConfig, width: int, clips: int = 0) -> None:
         """
         Args:
             config: thresholds.
             width: of the encoder's tokens.
+            clips: that the measures of a row are of, as far as they are compared with earlier rows.
         """
         self.config = config
         self.width = width
+        self.clips = clips
         self._highest: dict[str, float] = {}
         self._latest: dict[str, list[float]] = {}
         self._low: dict[str, int] = {}
@@ -191,6 +196,7 @@ class CollapseWatch:
     def state_dict(self) -> dict[str, Any]:
         """What it remembers, as numbers, strings, lists and dicts."""
         return {
+            "clips": self.clips,
             "highest": dict(self._highest),
             "latest": {name: list(values) for name, values in self._latest.items()},
             "low": dict(self._low),
@@ -199,7 +205,14 @@ class CollapseWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what `state_dict` gave."""
+        """Remember what `state_dict` gave; nothing, if the measures are now of other numbers of clips."""
+        if state["clips"] != self.clips:
+            log.info(
+                "measures of collapse are now of %d clips, not %d: held against those to come",
+                self.clips,
+                state["clips"],
+            )
+            return
         self._highest = dict(state["highest"])
         self._latest = {name: list(values) for name, values in state["latest"].items()}
         self._low, self._high, self._told = dict(state["low"]), dict(state["high"]), dict(state["told"])

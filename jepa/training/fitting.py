@@ -57,7 +57,8 @@ def fit(
             order.start(step)
     events, status = EventsFile(folder.events), StatusFile(folder.status)
     rows = MetricsLog(metrics, clips)
-    watch = CollapseWatch(config.health, module.jepa.encoder.config.width)
+    share = config.loader.batch_size // team.ranks.world_size
+    watch = CollapseWatch(config.health, module.jepa.encoder.config.width, share // config.parts(share))
     memories: dict[str, Memory] = {"metrics": rows, "health": module.health, "collapse": watch}
     saving = Checkpointing(folder, store, session.stop, events, memories, saved)
     stall = StallDump(folder.stacks, team.ranks.rank, config.run.stall_after)

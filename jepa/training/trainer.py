@@ -151,6 +151,10 @@ def _announce_processes(config: PretrainConfig, current: Session) -> None:
         f"{ranks.world_size} processes ({how})" if ranks.several else "one process",
         current.device, run.precision, share, f"in {parts} parts of {share // parts}" if parts > 1 else "at once",
     )  # fmt: skip
+    if share // parts < 2:
+        log.warning(
+            "each device computes one clip at once: measures between clips are not taken, and not watched for collapse"
+        )
     if run.compile:
         log.info("blocks are compiled in the first steps, which takes minutes")
 
