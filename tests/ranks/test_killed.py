@@ -22,7 +22,7 @@ Same = Callable[[Path, Path], None]
         pytest.param(1, 5, ""),
         pytest.param(1, 20, "", marks=pytest.mark.slow),
         pytest.param(2, 20, "", marks=pytest.mark.slow),
-        pytest.param(2, 20, "--run.strategy fsdp --run.save_in_background true", marks=pytest.mark.slow),
+        pytest.param(2, 10, "--run.strategy fsdp --run.save_in_background true", marks=pytest.mark.slow),
     ],
 )
 def test_killed_again_and_again(

@@ -50,7 +50,6 @@ def test_a_full_disk(launch: Launch, tmp_path: Path, options: str, full: int) ->
     assert "cannot write" in own(first)[-1]
     assert "the checkpoint of step 3 stays" in own(first)[-1]
     assert own(second) == []
-    assert len(crew.steps()) <= 8
     assert CheckpointStore(out / "checkpoints").steps() == [3]
     again = launch(out, f"{options} --resume", world=2).done()
     assert [step["step"] for step in again.steps()] == [3, 4, 5, 6, 7]
