@@ -19,11 +19,15 @@ COMMAND = re.compile(r"(?:^|`|\$ |&& )\s*jepa ([a-z]+)\b((?:\\\n|[^`\n])*)", re.
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """Verb and options of each `jepa ...` command in code spans and code blocks."""
-    found = [
-        match for block in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL) for match in COMMAND.finditer(block)
-    ]
-    return [(match[1], re.findall(r"(?<!\S)--([a-z][\w.-]*)", match[2])) for match in found]
+    """Verb and options of each `jepa ...` command in code spans and code blocks; that of `jepa submit` is one more."""
+    found: list[tuple[str, str]] = []
+    for block in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL):
+        for match in COMMAND.finditer(block):
+            outer, _, inner = match[2].partition(" -- ")
+            found.append((match[1], outer))
+            if submitted := inner.split(maxsplit=1):
+                found.append((submitted[0], submitted[-1]))
+    return [(verb, re.findall(r"(?<!\S)--([a-z][\w.-]*)", options)) for verb, options in found]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -63,8 +67,8 @@ def test_documents_name_only_verbs_and_options_that_exist(document: Path) -> Non
 
 
 def test_the_search_finds_commands() -> None:
-    text = "```\njepa pack a \\\n  --out x\nmake demo\n```\nand `jepa fly --high`"
-    assert commands(text) == [("pack", ["out"]), ("fly", ["high"])]
+    text = "```\njepa pack a \\\n  --out x\nmake demo\n```\nand `jepa fly --high`, `jepa submit --nodes 2 -- go --far`"
+    assert commands(text) == [("pack", ["out"]), ("fly", ["high"]), ("submit", ["nodes"]), ("go", ["far"])]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -133,10 +133,10 @@ def squared_lengths(target: nn.Module, source: nn.Module) -> Float[Tensor, "2"]:
     targets, sources = _local(target.parameters()), _local(source.parameters())
     if len(targets) != len(sources):
         raise ValueError(f"target has {len(targets)} parameters, source {len(sources)}: expected the same module twice")
-    if not targets:  # fewer rows than ranks
-        return torch.zeros(2, device=next(target.parameters()).device)
-    lengths = [torch._foreach_norm(values) for values in (torch._foreach_sub(targets, sources), targets)]
-    return torch.stack([torch.stack(list(found)).float().square().sum() for found in lengths])
+    # One parameter at a time: all differences at once would be another copy of the encoder.
+    apart = torch.stack([(own - other).norm() for own, other in zip(targets, sources, strict=True)])
+    whole = torch.stack(torch._foreach_norm(targets))
+    return torch.stack([apart.float().square().sum(), whole.float().square().sum()])
 
 
 def ema_distance(squared: Float[Tensor, "2"]) -> Tensor:
@@ -169,6 +169,5 @@ def _exp_entropy(values: Tensor) -> Tensor:
 
 
 def _local(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """What this process holds of the parameters; empty shards left out."""
-    held = [getattr(parameter, "to_local", lambda own=parameter: own)() for parameter in parameters]
-    return [tensor.detach() for tensor in held if tensor.numel()]
+    """What this process holds of the parameters; of some that is nothing."""
+    return [getattr(parameter, "to_local", lambda own=parameter: own)().detach() for parameter in parameters]

@@ -60,6 +60,9 @@ def fit(
     saving = Checkpointing(folder, store, session.stop, events, memories, saved)
     stall = StallDump(folder.stacks, team.ranks.rank, config.run.stall_after)
     reporting = Reporting(events, status, stall, rows, saving, watch, watchers)
+    name = folder.path.name if folder.whole is None else f"{folder.whole.name}/{folder.path.name}"
+    loggers = team.together(lambda: make_loggers(config, folder.path, step, name) if team.leads else [])
+    module.team, module.step = team, step
     trainer = Trainer(
         **trainer_options(config, team.ranks, session.device),
         max_steps=-1,
@@ -73,7 +76,7 @@ def fit(
             reporting,
             saving,
         ],
-        logger=make_loggers(config, folder.path, step) if team.leads else False,
+        logger=loggers or False,
         default_root_dir=folder.path,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -82,7 +85,6 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    module.team = team
     with _told(events if team.leads else None, status, module, saving), _exit_codes(session, folder):
         trainer.fit(module, datamodule=clips)
 

@@ -6,9 +6,11 @@
     events.jsonl           what happened to the run: starts, saves, skipped steps, alarms, how it ended
     status.json            how it stands; `jepa status` reads it
     checkpoints/           weights, optimizer and position, to continue; last.ckpt is the newest
+    loggers.json           names of the run at W&B and MLflow
     stacks/                where processes hung, if any did
     run.lock               while a run is going on here
     tensorboard/           the same numbers for TensorBoard
+    probes.jsonl           what the online probe found; with online.data
     order.jsonl            every clip that was consumed; with run.record_order
     model.safetensors      the result, with config.json; written at the end
 

@@ -34,7 +34,11 @@ class Session:
         self.stop = StopRequest()
         self._lock: FolderLock | None = None
         self.stop.listen(WARNINGS)
-        self.team = Team(ranks, self.device, run.timeout)
+        try:
+            self.team = Team(ranks, self.device, run.timeout)
+        except BaseException:
+            self.stop.release(WARNINGS)
+            raise
 
     def watch_the_clock(self) -> None:
         """Have the run stop before the time limit of its Slurm job, if there is one."""

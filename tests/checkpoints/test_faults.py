@@ -6,7 +6,12 @@ How many there are is found out by going on until one passes.
 
 import errno
 import os
+import resource
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ import torch
 
 from jepa.checkpoints.manifest import data_name, manifest_name
 from jepa.checkpoints.store import CheckpointStore, read_checkpoint
-from jepa.errors import ConfigError
+from jepa.errors import ConfigError, DataError
 
 KILLED = 77
 MOST = 200
@@ -309,3 +314,42 @@ def test_none_of_many_can_be_used(tmp_path: Path) -> None:
         (store.folder / manifest_name(step)).unlink()
     with pytest.raises(DataError, match="holds 3 checkpoints and none can be used"):
         store.newest()
+
+
+def test_nothing_gets_its_name_before_it_is_on_the_device(tmp_path: Path, fork: Fork) -> None:
+    """A kill cannot tell, only a power cut could: so the order of the operations is looked at."""
+    store = store_of(tmp_path / "checkpoints", 1)
+
+    def save() -> list[tuple[str, ...]]:
+        done: list[tuple[str, ...]] = []
+        fsync = os.fsync
+
+        def noted_fsync(descriptor: int) -> None:
+            done.append(("fsync", Path(f"/proc/self/fd/{descriptor}").readlink().name))
+            fsync(descriptor)
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "os.rename":
+                done.append(("rename", *(Path(name).name for name in arguments[:2])))
+            if event == "os.remove" and os.path.lexists(arguments[0]):
+                done.append(("remove", Path(arguments[0]).name))
+
+        os.fsync = noted_fsync
+        sys.addaudithook(hook)
+        store.save(2, state(2), {})
+        return done
+
+    old, new = data_name(1), data_name(2)
+    assert fork(save) == [
+        ("fsync", f".{new}.tmp"),
+        ("fsync", f".{manifest_name(2)}.tmp"),
+        ("rename", f".{manifest_name(2)}.tmp", manifest_name(2)),
+        ("fsync", "checkpoints"),
+        ("rename", f".{new}.tmp", new),
+        ("fsync", "checkpoints"),
+        ("rename", ".last.ckpt.tmp", "last.ckpt"),
+        ("fsync", "checkpoints"),
+        ("rename", old, f".{old}.old"),
+        ("remove", manifest_name(1)),
+        ("remove", f".{old}.old"),
+    ]

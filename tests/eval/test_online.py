@@ -1,8 +1,11 @@
 """The probe that looks on: it sees what `jepa probe` sees, and the training does not notice."""
 
 import logging
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,10 @@ def probed(micro: Configure, tiny_shards: Path) -> Callable[..., PretrainConfig]
     return configure
 
 
+def probe(run: PretrainConfig) -> list[Callback]:
+    return [OnlineProbe(run)]
+
+
 def lines(config: PretrainConfig) -> list[dict[str, Any]]:
     """What the probe has found, but for how long it took."""
     found = ProbesFile(config.out / "probes.jsonl").read()
@@ -66,7 +73,7 @@ def test_the_training_does_not_notice(probed: Callable[..., PretrainConfig], mic
     config, alone = probed(), micro(out=str(tmp_path / "alone"))
     before: list[Any] = []
     after: list[Any] = []
-    pretrain(config, [Untouched(before), OnlineProbe(config), Untouched(after)])
+    pretrain(config, lambda run: [Untouched(before), OnlineProbe(run), Untouched(after)])
     assert [line["step"] for line in lines(config)] == [3, 3, 6, 6, 8, 8]
     for one, other in zip(before, after, strict=True):
         assert torch.equal(one[0], other[0])
@@ -84,8 +91,8 @@ def test_the_training_does_not_notice(probed: Callable[..., PretrainConfig], mic
 
 def test_it_finds_what_the_probes_find(probed: Callable[..., PretrainConfig], tiny_shards: Path) -> None:
     config = probed({"every": 8, "k": 5})
-    probe = OnlineProbe(config)
-    pretrain(config, [probe])
+    looking = OnlineProbe(config)
+    pretrain(config, lambda _: [looking])
     encoder = load_encoder(config.out)
     data = open_evaluation_data(tiny_shards, seed=config.seed, limit=10)
     tables = [
@@ -99,16 +106,16 @@ def test_it_finds_what_the_probes_find(probed: Callable[..., PretrainConfig], ti
         expected = accuracy(answers.predicted, task.test_targets, len(task.classes))
         assert (line["task"], line["probe"], line["accuracy"]) == ("motion", kind, expected.value)
         assert (line["low"], line["high"], line["count"]) == (expected.low, expected.high, expected.count)
-        assert probe.columns[f"online/{kind}/motion"] == expected.value
+        assert looking.columns[f"online/{kind}/motion"] == expected.value
     # The names that the alarms go by.
-    assert set(probe.columns) == {f"{KNN}motion", f"{CHANCE}motion", "online/linear/motion"}
+    assert set(looking.columns) == {f"{KNN}motion", f"{CHANCE}motion", "online/linear/motion"}
 
 
 def test_its_results_are_scalars_of_the_loggers(probed: Callable[..., PretrainConfig]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = probed()
-    pretrain(config, [OnlineProbe(config)])
+    pretrain(config, probe)
     events = EventAccumulator(str(config.out / "tensorboard")).Reload()
     found = {line["step"]: line["accuracy"] for line in lines(config) if line["probe"] == "linear"}
     scalars = {event.step: event.value for event in events.Scalars("online/linear/motion")}
@@ -119,14 +126,14 @@ def test_a_resumed_run_has_the_lines_of_one_that_was_never_stopped(
     probed: Callable[..., PretrainConfig], tmp_path: Path
 ) -> None:
     whole, part = probed(out=str(tmp_path / "whole")), probed(max_steps=3)
-    pretrain(whole, [OnlineProbe(whole)])
-    pretrain(part, [OnlineProbe(part)])
+    pretrain(whole, probe)
+    pretrain(part, probe)
     # What a run leaves that was killed after its checkpoint: lines of steps that it does again, and half a line.
     file = ProbesFile(part.out / "probes.jsonl")
     file.append([{"step": 6, "seconds": 1.0, "task": "motion"}])
     file.path.write_bytes(file.path.read_bytes() + b'{"step": 6, "ta')
     again = probed(resume=True)
-    pretrain(again, [OnlineProbe(again)])
+    pretrain(again, probe)
     assert lines(again) == lines(whole)
 
 
@@ -135,17 +142,24 @@ def test_batches_have_the_shape_of_the_training_s(
 ) -> None:
     config = probed()
     shapes: list[tuple[int, ...]] = []
+    tables: list[tuple[int, int]] = []
     begin = Encoder.begin
 
     def watched(self: Encoder, clips: Tensor, *arguments: Any) -> Any:
         shapes.append(tuple(clips.shape))
         return begin(self, clips, *arguments)
 
+    def features(train: Tensor, test: Tensor) -> Features:
+        tables.append((len(train), len(test)))
+        return Features(train, test)
+
     monkeypatch.setattr(Encoder, "begin", watched)
-    pretrain(config, [OnlineProbe(config)])
+    monkeypatch.setattr("jepa.eval.online.Features", features)
+    pretrain(config, probe)
     # Two encoders in eight steps, two masks for one of them; three probes of 10 + 10 clips in batches of 4.
     assert len(shapes) == 8 * 3 + 3 * 6
     assert set(shapes) == {(4, 3, 4, 32, 32)}
+    assert set(tables) == {(10, 10)}, "what fills the last batch up is no clip"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +179,7 @@ def test_clips_that_cannot_be_read_end_the_probe_and_not_the_run(
     monkeypatch.setattr("jepa.eval.online.evaluation_batches", broken)
     config = probed()
     with caplog.at_level(logging.WARNING):
-        assert pretrain(config, [OnlineProbe(config)]).steps == 8
+        assert pretrain(config, probe).steps == 8
     assert [record.getMessage() for record in caplog.records if "online" in record.getMessage()] == [
         "step 3: clip 7 is damaged; the training goes on without the online probe"
     ]
@@ -180,7 +194,7 @@ def test_an_encoder_that_says_nothing_is_no_error(
 
     monkeypatch.setattr("jepa.checkpoints.frozen.FrozenEncoder.forward", flat)
     config = probed()
-    pretrain(config, [OnlineProbe(config)])
+    pretrain(config, probe)
     assert all(line["accuracy"] <= 0.5 for line in lines(config))
 
 
@@ -220,6 +234,25 @@ def test_wrong_labels_end_the_command_before_anything_is_written(
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert all(part in told for part in parts), told
     assert not run.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_find_what_one_finds(
+    strategy: str, probed: Callable[..., PretrainConfig], micro: Configure, tiny_shards: Path, tmp_path: Path
+) -> None:
+    config = probed()
+    pretrain(config, probe)
+    options = f"--config tests/micro.yaml --data {tiny_shards} --run.strategy {strategy} --out"
+    more = f"--online.data {tiny_shards} --online.every 3 --online.clips 10 --online.tasks motion"
+    for out, online in (("with", more), ("without", "")):
+        command = (
+            f"-m torch.distributed.run --standalone --nproc-per-node 2 -m jepa pretrain {options} {tmp_path / out}"
+        )
+        subprocess.run([sys.executable, *command.split(), *online.split()], check=True, timeout=600)
+    assert lines(replace(config, out=tmp_path / "with")) == lines(config)
+    first, second = (load_file(tmp_path / out / "model.safetensors") for out in ("with", "without"))
+    assert all(torch.equal(first[name], second[name]) for name in second)
 
 
 def test_values_out_of_range() -> None:

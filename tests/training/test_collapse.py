@@ -90,7 +90,7 @@ def test_each_sign_is_told_in_the_third_row(
         {"effective_rank": lambda number: 4.0},  # low, but it was never higher
         {"clip_std": lambda number: 0.05, "prediction_std": lambda number: 0.04},
         {
-            "prediction_std": lambda number: 0.5 if number < 2 else min(0.01 + 0.02 * number, 0.6)
+            "prediction_std": lambda number: 0.5 if number < 2 else min(0.01 + 0.008 * number, 0.6)
         },  # learns the mean first
         {"effective_rank": [3.0, 3.0]},  # not in enough rows
         {"feature_std": [0.01, 0.01, 0.8, 0.01, 0.01]},

@@ -1,98 +1,74 @@
-"""A job that ends, is put back into the queue, or is not: against a `scontrol` that answers as it is told."""
+"""When a job ends and whether it comes back, with a scontrol that says what that of Slurm 22.05 says."""
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from jepa.training.slurm_job import job_number, requeue, seconds_left
+from jepa.training.slurm_job import requeue, seconds_left
 
-JOB = {"SLURM_JOB_ID": "77"}
-Scontrol = Callable[..., None]
+JOB = {"SLURM_JOB_ID": "12"}
+Scontrol = Callable[..., Path]
 
 
 @pytest.fixture
 def scontrol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scontrol:
-    """`scontrol("JobState=RUNNING", refuses=False)`: what `show job` prints, and whether `requeue` fails."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    """`scontrol(show)`: a command that says this about the job; the file with the other calls."""
 
-    def answer(job: str, *, refuses: bool = False) -> None:
-        end = 'echo "Requested operation is presently disabled" >&2; exit 1' if refuses else "exit 0"
-        file = tmp_path / "scontrol"
-        file.write_text(
-            f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n[ "$1" = show ] && echo "JobId=$3 {job}" && exit 0\n{end}\n'
+    def made(show: str, code: int = 0) -> Path:
+        asked = tmp_path / "asked"
+        asked.touch()
+        (tmp_path / "scontrol").write_text(
+            f"#!/bin/bash\nif [ $1 = show ]; then echo 'JobId=12 {show} Requeue=1'; exit; fi\n"
+            f'echo "$*" >> {asked}; echo "{code or "no"} error" >&2; exit {code}\n'
         )
-        file.chmod(0o755)
+        (tmp_path / "scontrol").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        return asked
 
-    return answer
-
-
-def calls(tmp_path: Path) -> list[str]:
-    return [line for line in (tmp_path / "calls").read_text().splitlines() if not line.startswith("show")]
+    return made
 
 
-def test_a_running_job_is_put_back(scontrol: Scontrol, tmp_path: Path) -> None:
-    scontrol("JobState=RUNNING Reason=None Requeue=1")
-    assert requeue(JOB)
-    assert calls(tmp_path) == ["requeue incomplete 77"]
+@pytest.mark.parametrize(
+    ("show", "asked"),
+    [
+        ("JobState=RUNNING Reason=None", ["requeue incomplete 12"]),
+        ("JobState=COMPLETING Reason=TimeLimit", ["requeue 12"]),  # ended at its limit; `incomplete` would refuse
+        ("JobState=COMPLETING Reason=None", []),  # scancel, which a job must not survive
+        ("JobState=CANCELLED Reason=None", []),
+        ("JobState=PREEMPTED Reason=None", []),  # by Slurm itself
+    ],
+)
+def test_a_job_comes_back_unless_it_was_ended(scontrol: Scontrol, show: str, asked: list[str]) -> None:
+    calls = scontrol(show)
+    assert requeue(JOB) == (bool(asked) or "PREEMPTED" in show)
+    assert calls.read_text().splitlines() == asked
 
 
-def test_a_job_whose_time_is_up_is_put_back(scontrol: Scontrol, tmp_path: Path) -> None:
-    scontrol("JobState=COMPLETING Reason=TimeLimit Requeue=1")
-    assert requeue(JOB)
-    assert calls(tmp_path) == ["requeue 77"]
-
-
-@pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "REVOKED", "SPECIAL_EXIT"])
-def test_a_job_that_was_ended_stays_away(
-    scontrol: Scontrol, tmp_path: Path, caplog: pytest.LogCaptureFixture, state: str
-) -> None:
-    scontrol(f"JobState={state} Reason=None Requeue=1")
+def test_a_refusal_is_told(scontrol: Scontrol, caplog: pytest.LogCaptureFixture) -> None:
+    scontrol("JobState=RUNNING Reason=None", code=3)
     assert not requeue(JOB)
-    assert calls(tmp_path) == []
-    assert f"job 77 was ended ({state.lower()}): not put back" in caplog.text
+    assert "job 12 could not be put back into the queue (3 error): submit it again" in caplog.text
 
 
-def test_a_preempted_job_is_put_back_by_slurm(scontrol: Scontrol, tmp_path: Path) -> None:
-    scontrol("JobState=PREEMPTED Requeue=1")
-    assert requeue(JOB)
-    assert calls(tmp_path) == []
-    scontrol("JobState=PREEMPTED Requeue=0")
-    assert requeue(JOB)
-    assert calls(tmp_path) == ["requeue incomplete 77"], "unless it is told not to"
-
-
-def test_slurm_refuses(scontrol: Scontrol, caplog: pytest.LogCaptureFixture) -> None:
-    scontrol("JobState=RUNNING", refuses=True)
-    with caplog.at_level(logging.WARNING):
-        assert not requeue(JOB)
-    assert "job 77 could not be put back into the queue (Requested operation is presently disabled)" in caplog.text
-    assert "submit it again" in caplog.text
-
-
-def test_without_slurm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scontrol: Scontrol, caplog: pytest.LogCaptureFixture
+def test_nothing_is_asked_outside_a_job_or_without_scontrol(
+    scontrol: Scontrol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scontrol("JobState=RUNNING EndTime=2030-01-01T00:00:00")
+    calls = scontrol("JobState=RUNNING Reason=None")
     assert not requeue({})
     assert seconds_left({}) is None
-    assert job_number({}) is None
-    assert not (tmp_path / "calls").exists(), "nobody is asked"
-    (tmp_path / "scontrol").unlink()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert not requeue(JOB), "in a container, say"
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert not requeue(JOB)
     assert seconds_left(JOB) is None
-    assert caplog.text == ""
+    assert calls.read_text() == ""
 
 
-def test_the_time_limit(scontrol: Scontrol, tmp_path: Path) -> None:
-    soon = time.time() + 1000
-    assert seconds_left(JOB | {"SLURM_JOB_END_TIME": str(int(soon))}) == pytest.approx(1000, abs=30)
-    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(soon))
+def test_the_end_of_the_job_is_that_of_the_environment_or_of_scontrol(scontrol: Scontrol) -> None:
+    end = int(time.time()) + 600
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(end))
     scontrol(f"JobState=RUNNING StartTime=2020-01-01T00:00:00 EndTime={text} Deadline=N/A")
-    assert seconds_left(JOB) == pytest.approx(1000, abs=30)
-    assert (tmp_path / "calls").read_text() == "show job 77 --oneliner\n"
-    scontrol("JobState=RUNNING EndTime=Unknown")
+    assert seconds_left(JOB) == pytest.approx(600, abs=60)
+    assert seconds_left(JOB | {"SLURM_JOB_END_TIME": str(end + 600)}) == pytest.approx(1200, abs=60)
+    scontrol("JobState=RUNNING EndTime=Unknown Deadline=N/A")
     assert seconds_left(JOB) is None
