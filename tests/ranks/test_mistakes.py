@@ -38,8 +38,11 @@ def test_a_clip_that_one_process_cannot_read(launch: Launch, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("options", "full"),
-    [("", 0), ("--run.save_in_background true", 0), ("--run.strategy fsdp --run.save_in_background true", 1)],
-    ids=["copies", "background", "divided"],
+    [
+        pytest.param("", 0, id="copies"),
+        pytest.param("--run.save_in_background true", 0, id="background", marks=pytest.mark.slow),
+        pytest.param("--run.strategy fsdp --run.save_in_background true", 1, id="divided"),
+    ],
 )
 def test_a_full_disk(launch: Launch, tmp_path: Path, options: str, full: int) -> None:
     """The save of step 6 fails on one process; all end, and what was saved before goes on."""
