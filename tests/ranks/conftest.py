@@ -26,7 +26,7 @@ from jepa.training.order_file import OrderFile
 
 HERE = Path(__file__).parent
 MICRO = HERE.parent / "micro.yaml"
-PATIENCE = 240.0
+PATIENCE = 600.0
 """Seconds after which a process that is still there hangs; no test is decided by less."""
 Mischief = tuple[str, dict[str, Any]]
 

@@ -22,7 +22,7 @@ Same = Callable[[Path, Path], None]
         pytest.param(1, 5, ""),
         pytest.param(1, 20, "", marks=pytest.mark.slow),
         pytest.param(2, 20, "", marks=pytest.mark.slow),
-        pytest.param(2, 20, "--run.strategy fsdp --run.save_in_background true", marks=pytest.mark.slow),
+        pytest.param(2, 10, "--run.strategy fsdp --run.save_in_background true", marks=pytest.mark.slow),
     ],
 )
 def test_killed_again_and_again(
@@ -52,3 +52,21 @@ def test_killed_again_and_again(
     assert done < 12 * kills, "killed before the end"
     launch(out, f"{options} --resume", world=world).done()
     assert_same(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("link", ["step-000000006.ckpt", None])
+def test_killed_between_the_last_checkpoint_and_its_link(launch: Launch, tmp_path: Path, link: str | None) -> None:
+    """What comes after the run (its model, the next phase) starts from the newest checkpoint, not from the link."""
+    out = tmp_path / "run"
+    launch(out).done()
+    (out / "model.safetensors").unlink()
+    last = out / "checkpoints" / "last.ckpt"
+    last.unlink()
+    if link is not None:
+        last.symlink_to(link)
+    crew = launch(out, "--resume").done()
+    assert crew.steps() == []
+    assert last.readlink() == Path("step-000000008.ckpt")
+    assert "nothing to resume" not in crew.wait(0).err
+    again = launch(out).done()
+    assert "is finished: 8 of 8 steps" in again.wait(0).err

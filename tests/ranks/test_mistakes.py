@@ -38,8 +38,11 @@ def test_a_clip_that_one_process_cannot_read(launch: Launch, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("options", "full"),
-    [("", 0), ("--run.save_in_background true", 0), ("--run.strategy fsdp --run.save_in_background true", 1)],
-    ids=["copies", "background", "divided"],
+    [
+        pytest.param("", 0, id="copies"),
+        pytest.param("--run.save_in_background true", 0, id="background", marks=pytest.mark.slow),
+        pytest.param("--run.strategy fsdp --run.save_in_background true", 1, id="divided"),
+    ],
 )
 def test_a_full_disk(launch: Launch, tmp_path: Path, options: str, full: int) -> None:
     """The save of step 6 fails on one process; all end, and what was saved before goes on."""
@@ -50,7 +53,6 @@ def test_a_full_disk(launch: Launch, tmp_path: Path, options: str, full: int) ->
     assert "cannot write" in own(first)[-1]
     assert "the checkpoint of step 3 stays" in own(first)[-1]
     assert own(second) == []
-    assert len(crew.steps()) <= 8
     assert CheckpointStore(out / "checkpoints").steps() == [3]
     again = launch(out, f"{options} --resume", world=2).done()
     assert [step["step"] for step in again.steps()] == [3, 4, 5, 6, 7]

@@ -74,6 +74,19 @@ def no_number(steps: Sequence[int]) -> None:
     LatentPrediction.__call__ = call  # type: ignore[method-assign]
 
 
+def no_gradient(steps: Sequence[int]) -> None:
+    """The loss of this process is a number, its gradients are none: as by an overflow in the backward pass."""
+    forward = LatentPrediction.__call__
+
+    def call(self: LatentPrediction, jepa: Any, batch: Any, *args: Any, **options: Any) -> Any:
+        output = forward(self, jepa, batch, *args, **options)
+        if batch.step in steps:
+            output.loss.register_hook(lambda gradient: gradient * torch.nan)
+        return output
+
+    LatentPrediction.__call__ = call  # type: ignore[method-assign]
+
+
 def no_data() -> None:
     """The data is not on the machine of this process."""
 
@@ -127,7 +140,18 @@ def alarms(steps: Sequence[int]) -> None:
 
 MISCHIEF: dict[str, Callable[..., None]] = {
     act.__name__: act
-    for act in (signals, dies, hangs, no_number, no_data, bad_clip, signals_in_preparation, full_disk, alarms)
+    for act in (
+        signals,
+        dies,
+        hangs,
+        no_number,
+        no_gradient,
+        no_data,
+        bad_clip,
+        signals_in_preparation,
+        full_disk,
+        alarms,
+    )
 }
 
 
