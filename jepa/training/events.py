@@ -12,23 +12,23 @@ and no reason to end a training that can go on.
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from jepa.logs import get_logger
+from jepa.training.lines import append, parse_object, read_lines
 
 log = get_logger(__name__)
 
 EventKind = Literal[
-    "start", "checkpoint", "skip", "rollback", "alarm", "straggler", "stall", "recompile", "stop", "requeue", "finish"
+    "start", "checkpoint", "skip", "rollback", "alarm", "straggler", "stall", "recompile", "stop", "finish"
 ]
 """start: of a process, fresh or resumed. checkpoint: written. skip: a step whose gradient was not applied. rollback: to
 an earlier checkpoint. alarm: of the features or the loss. straggler: a rank that the others wait for. stall: no step
-for a long time. recompile: of a compiled block after warm-up. stop: by a signal, a limit or an error. requeue: of the
-job. finish: the last step is done."""
+for a long time. recompile: of a compiled block after warm-up. stop: by a signal, a limit or an error. finish: the
+last step is done."""
 
 
 class EventsFile:
@@ -50,7 +50,7 @@ class EventsFile:
         line = json.dumps(plain(event), ensure_ascii=False, default=str).encode() + b"\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _append(self.path, line)
+            append(self.path, line)
         except OSError as error:
             if not self._complained:
                 log.warning("cannot write %s: %s; training goes on without it", self.path, error.strerror)
@@ -58,17 +58,9 @@ class EventsFile:
 
     def read(self) -> list[dict[str, Any]]:
         """All whole lines, the oldest first; empty if there is no file. Raises OSError if it cannot be read."""
-        if not self.path.exists():
-            return []
-        events = []
-        for line in self.path.read_bytes().split(b"\n")[:-1]:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # written by a disk that was full, or by hand: the others can still be read
-            if isinstance(event, dict) and "kind" in event:
-                events.append(event)
-        return events
+        # What is no event was written by hand, or by a disk that failed: the others can still be read.
+        found = map(parse_object, read_lines(self.path))
+        return [event for event in found if event is not None and isinstance(event.get("kind"), str)]
 
 
 def now() -> str:
@@ -85,30 +77,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def _append(path: Path, line: bytes) -> None:
-    """Add a line to a file, after removing a last line that was cut. Raises OSError."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        end = _whole(descriptor, os.fstat(descriptor).st_size)
-        os.ftruncate(descriptor, end)
-        os.lseek(descriptor, end, os.SEEK_SET)
-        written = os.write(descriptor, line)
-        if written < len(line):  # the disk is almost full: what is there is no line
-            os.ftruncate(descriptor, end)
-            raise OSError(28, os.strerror(28))
-    finally:
-        os.close(descriptor)
-
-
-def _whole(descriptor: int, size: int, block: int = 4096) -> int:
-    """Bytes of a file up to the end of its last whole line."""
-    end = size
-    while end:
-        begin = max(0, end - block)
-        found = os.pread(descriptor, end - begin, begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
-        end = begin
-    return 0

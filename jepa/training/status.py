@@ -22,6 +22,7 @@ from jepa.checkpoints.io import atomic_write
 from jepa.errors import ConfigError
 from jepa.logs import get_logger
 from jepa.training.events import now, plain
+from jepa.training.lines import read_object
 
 log = get_logger(__name__)
 
@@ -64,8 +65,4 @@ class StatusFile:
 
 def read_status(path: Path) -> dict[str, Any] | None:
     """The facts of a status file; none if there is no such file or it is no such file. Raises OSError."""
-    try:
-        facts = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
+    return read_object(path)
