@@ -5,8 +5,9 @@ Only the module of the verb asked for is imported, and the table below is plain 
 at once and without torch. Options are parsed by jsonargparse from the fields of `Config`; `jepa.config` checks the
 YAML files and lays everything over the defaults: defaults < YAML files in order < command line.
 
-Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 data, 4 diverged, 130 Ctrl-C, 143 SIGTERM. What a user can
-cause is one line on stderr, `jepa VERB: error: ...`; JEPA_DEBUG=1 adds the traceback.
+Exit codes: 0 done, 1 failure, 2 usage or configuration, 3 data, 4 diverged, 75 a training stopped with its state saved
+and to be started again, 130 Ctrl-C, 143 SIGTERM. What a user can cause is one line on stderr, `jepa VERB: error: ...`;
+JEPA_DEBUG=1 adds the traceback.
 """
 
 import contextlib
@@ -62,7 +63,8 @@ example:
   jepa probe --encoder runs/first --data data/physics --out runs/first
   jepa report runs/first
 
-exit codes: 0 done, 1 failure, 2 usage or configuration, 3 data, 4 diverged, 130 Ctrl-C, 143 SIGTERM
+exit codes: 0 done, 1 failure, 2 usage or configuration, 3 data, 4 diverged, 75 training stopped and saved, start again,
+  130 Ctrl-C, 143 SIGTERM
 environment: JEPA_DEBUG=1 shows tracebacks, JEPA_CACHE sets the cache folder, NO_COLOR=1 turns colours off
 """
 

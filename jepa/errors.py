@@ -38,7 +38,7 @@ class DivergedError(JepaError, ArithmeticError):
 
 
 class InterruptedRun(JepaError):
-    """A run was stopped by a signal after its state was saved (130: Ctrl-C, 143: SIGTERM)."""
+    """A run was stopped by a signal or a time limit, its state saved (130: Ctrl-C, 75: to be started again)."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)

@@ -81,7 +81,7 @@ class JobConfig:
     name: str | None = None
     """Name of the job; none for that of the run folder."""
     sbatch: tuple[str, ...] = ()
-    """More options of sbatch, e.g. --sbatch='[--reservation=mine, --exclusive]'."""
+    """More options of sbatch, e.g. --sbatch='[--reservation=mine,--exclusive]'."""
     modules: tuple[str, ...] = ()
     """Environment modules to load."""
     setup: Path | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 
 from jepa.data.storage import absolute, url_of
+from jepa.errors import ConfigError
 from jepa.slurm.job import JobConfig
 from jepa.training.config import PretrainConfig
 
@@ -150,7 +151,11 @@ class Script:
     def _seen(self) -> list[str]:
         """Folders that the run needs and that are of this machine."""
         places = (self.run.out, self.run.data, self.run.images.data, self.run.loader.cache)
-        return list(dict.fromkeys(str(absolute(place)) for place in places if place is not None and not url_of(place)))
+        found = dict.fromkeys(str(absolute(place)) for place in places if place is not None and not url_of(place))
+        for place in found:
+            if {",", ":"} & set(place):
+                raise ConfigError(f"{place} cannot be mounted in a container: its name has a comma or a colon")
+        return list(found)
 
 
 def _directive(option: str) -> str:

@@ -1,5 +1,6 @@
 """What is written for people is held against the code: shipped configurations, verbs, options, links."""
 
+import ast
 import pkgutil
 import re
 from pathlib import Path
@@ -18,11 +19,15 @@ COMMAND = re.compile(r"(?:^|`|\$ |&& )\s*jepa ([a-z]+)\b((?:\\\n|[^`\n])*)", re.
 
 
 def commands(text: str) -> list[tuple[str, list[str]]]:
-    """Verb and options of each `jepa ...` command in code spans and code blocks."""
-    found = [
-        match for block in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL) for match in COMMAND.finditer(block)
-    ]
-    return [(match[1], re.findall(r"(?<!\S)--([a-z][\w.-]*)", match[2])) for match in found]
+    """Verb and options of each `jepa ...` command in code spans and code blocks; that of `jepa submit` is one more."""
+    found: list[tuple[str, str]] = []
+    for block in re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL):
+        for match in COMMAND.finditer(block):
+            outer, _, inner = match[2].partition(" -- ")
+            found.append((match[1], outer))
+            if submitted := inner.split(maxsplit=1):
+                found.append((submitted[0], submitted[-1]))
+    return [(verb, re.findall(r"(?<!\S)--([a-z][\w.-]*)", options)) for verb, options in found]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -62,8 +67,8 @@ def test_documents_name_only_verbs_and_options_that_exist(document: Path) -> Non
 
 
 def test_the_search_finds_commands() -> None:
-    text = "```\njepa pack a \\\n  --out x\nmake demo\n```\nand `jepa fly --high`"
-    assert commands(text) == [("pack", ["out"]), ("fly", ["high"])]
+    text = "```\njepa pack a \\\n  --out x\nmake demo\n```\nand `jepa fly --high`, `jepa submit --nodes 2 -- go --far`"
+    assert commands(text) == [("pack", ["out"]), ("fly", ["high"]), ("submit", ["nodes"]), ("go", ["far"])]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -103,3 +108,57 @@ def test_examples_of_the_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
         arguments = load_command(verb).EXAMPLE.split()
         assert arguments[:2] == ["jepa", verb]
         assert main([*arguments[1:], "--print-config"]) == 0, capsys.readouterr().err
+
+
+TROUBLE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+
+
+def said() -> set[str]:
+    """Every text in the source of the package, with … where a value or a place holder stands."""
+    found = set()
+    for folder in (ROOT / "jepa", *(path for path in (ROOT / "jepa").iterdir() if path.is_dir())):
+        for path in {*folder.glob("*.py"), *folder.glob("*/*.py")}:
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [part.value if isinstance(part, ast.Constant) else "…" for part in node.values]
+                    found.add("".join(map(str, parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.add(re.sub(r"%[.\d]*[sdfg]", "…", node.value).replace("%%", "%"))
+    return found
+
+
+def test_the_messages_in_the_troubleshooting_are_those_of_the_program() -> None:
+    """What stands between two … is found, in this order, in one text of the source."""
+    messages = re.findall(r"^> (.+)$", TROUBLE, re.MULTILINE)
+    assert len(messages) > 20
+    texts = said()
+    for message in messages:
+        pattern = ".*".join(re.escape(part.strip()) for part in message.split("…"))
+        assert any(re.search(pattern, text, re.DOTALL) for text in texts), message
+
+
+def test_the_search_for_messages_can_fail() -> None:
+    texts = said()
+    assert any("run.loggers names …, which is not installed" in text for text in texts)
+    assert not any("run.loggers names …, which is installed" in text for text in texts)
+
+
+def test_the_keys_in_the_troubleshooting_exist() -> None:
+    known = options(load_command("pretrain").Config)
+    groups = "|".join(sorted({key.split(".")[0] for key in known if "." in key}))
+    named = {
+        key
+        for code in re.findall(r"`[^`\n]+`", TROUBLE)
+        for key in re.findall(rf"(?<![\w./])(?:{groups})(?:\.\w+)+", code)
+    }
+    assert len(named) > 20
+    whole = {key.rsplit(".", count)[0] for key in known for count in range(key.count(".") + 1)}
+    assert not {key for key in named if key not in whole and not key.endswith((".csv", ".safetensors"))}
+
+
+def test_every_entry_of_the_troubleshooting_is_in_its_table() -> None:
+    links = re.findall(r"\]\(#([\w-]+)\)", TROUBLE)
+    entries = [
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^### (.+)$", TROUBLE, re.M)
+    ]
+    assert sorted(links) == sorted(entries)

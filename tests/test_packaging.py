@@ -39,7 +39,7 @@ def test_every_file_of_the_package_is_inside_once(wheel: zipfile.ZipFile) -> Non
     expected = {"jepa/py.typed"}
     for folder in ("jepa", *LINKED):
         prefix = "" if folder == "jepa" else "jepa/"
-        for suffix in ("*.py", "*.yaml"):
+        for suffix in ("*.py", "*.yaml", "*.sbatch"):
             # rglob does not follow the links, so each file is met once, under its real folder
             expected |= {prefix + path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob(suffix)}
     shipped = ROOT / "jepa/checkpoints/shipped"

@@ -74,8 +74,8 @@ class BackgroundSaver:
         return self._writing is not None and self._writing.done() and self._writing.exception() is not None
 
     def poll(self) -> list[Written]:
-        """What has been written and was not told before; waits for nothing. Raises as `wait`."""
-        if self._writing is not None and self._writing.done():
+        """What has been written and was not told before; waits for nothing, and leaves an error to `wait`."""
+        if self._writing is not None and self._writing.done() and not self.failed:
             self._finish()
         written, self._written = self._written, []
         return written

@@ -170,6 +170,19 @@ class CheckpointStore:
             agree(lambda: self._settled(there) if first else None, group, told)
         return self._saved(there)
 
+    def tidy(self, saved: Saved) -> None:
+        """Finish what a save has left undone when it was killed: the link to the newest, and what is to be removed.
+
+        Args:
+            saved: what `newest` has given; no other process writes here.
+
+        Raises:
+            ConfigError: as `save`.
+        """
+        with self._writing(saved.step):
+            self._shelf.tidy()
+            self._shelf.settle(saved.step, self.keep_last, self.keep_every)
+
     def load(self, saved: Saved, *, map_location: Any = "cpu") -> dict[str, Any]:
         """The whole state of a checkpoint, from a file or put together from a folder; no other process is asked.
 

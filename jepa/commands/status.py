@@ -55,7 +55,8 @@ def _state(standing: Standing, now: datetime) -> str:
         case "new":
             text = "nothing done yet"
         case state:
-            text = f"{state}: {standing.reason}" if standing.reason else state
+            reason = (standing.reason or "").removeprefix(f"{state} ")
+            text = f"{state}{' ' if standing.reason != reason else ': '}{reason}" if reason else state
     queued = holder and holder.job_state == "PENDING" and standing.state in ("stopped", "killed", "failed")
     return f"{text}; job {holder.job} is in the queue" if holder and queued else text
 

@@ -126,10 +126,8 @@ class Predictor(nn.Module):
             ConfigError: there is no such mask token, or the mask names other context tokens than there are.
         """
         kept, targets = mask.context.shape[1], mask.target.shape[1]
-        tokens = self._attend(context, mask, grid, number, image)[:, kept:]
-        # Side by side before the map, not behind it: FSDP wants no view for a result.
-        out: Tensor = self.predictor_proj(tokens.reshape(len(context), targets, -1))
-        return out
+        out: Tensor = self.predictor_proj(self._attend(context, mask, grid, number, image)[:, kept:])
+        return out.reshape(len(context), targets, -1)
 
     def both(
         self, context: Float[Tensor, "B K D"], mask: Mask, grid: TokenGrid, number: int = 0, image: bool = False

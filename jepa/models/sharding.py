@@ -9,8 +9,11 @@ Precision is that of autocast, as with copies of the model: parameters are gathe
 bfloat16 where it is asked for. FSDP's own mixed precision would halve what is sent, but round LayerNorms, mask tokens
 and positions too, and a run would depend on how it is divided.
 
-Accumulation needs nothing: a backward pass adds the slices of its gradient to those of the passes before it.
+Accumulation needs nothing: a backward pass adds the slices of its gradient to those of the passes before it. To put the
+exchange off to the last pass would need memory for the gradient of the whole model.
 """
+
+import warnings
 
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -28,6 +31,8 @@ def shard(jepa: JEPA, mesh: DeviceMesh) -> None:
     are moved to the device type of the mesh. Between steps they are slices, also those of a network that has run
     without gradient, so that the moving average is one of slices.
     """
+    # Views as results, as linear maps give them, are dangerous to those who change them in place. No objective does.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     for name, methods in WAYS_IN.items():
         network = jepa.get_submodule(name)
         blocks = jepa.predictor.predictor_blocks if name == "predictor" else network.get_submodule("blocks")

@@ -60,7 +60,9 @@ def clip_std(tokens: Float[Tensor, "B M D"], positions: Int[Tensor, "B M"] | Non
     freedom = len(rows_RD) - int((number_N > 0).sum())
     if freedom < 1:
         return rows_RD.new_tensor(torch.nan)
-    return ((rows_RD - mean_ND[place_R]).square().sum(dim=0) / freedom).sqrt().mean()
+    # In place: a batch of tokens is large, and this is when the activations of a step are held too.
+    squared_RD = mean_ND[place_R].sub_(rows_RD).square_()
+    return (squared_RD.sum(dim=0) / freedom).sqrt().mean()
 
 
 @torch.no_grad()
@@ -70,7 +72,8 @@ def effective_rank(tokens: Float[Tensor, "B N D"]) -> Tensor:
     Rows are centred, so that a common offset of all tokens does not hide as a large first direction. NaN when a token
     is not finite.
     """
-    rows = _evenly(tokens.float().flatten(0, 1))
+    flat = tokens.flatten(0, 1)
+    rows = flat[_evenly(len(flat), flat.device)].float()
     if not rows.isfinite().all():
         return rows.new_tensor(torch.nan)
     return _exp_entropy(torch.linalg.svdvals(rows - rows.mean(dim=0)))
@@ -87,11 +90,12 @@ def lidar(tokens: Float[Tensor, "B N D"]) -> Tensor:
     batch, so values compare only between batches of one size. NaN when a token is not finite or there are fewer than
     two clips.
     """
-    values_BND = tokens.double()  # eigenvalues span many orders of magnitude
-    if len(values_BND) < 2 or not values_BND.isfinite().all():
+    if len(tokens) < 2 or not tokens.isfinite().all():
         return tokens.new_tensor(torch.nan, dtype=torch.float32)
-    mean_BD = values_BND.mean(dim=1)
-    inner_RD = _evenly((values_BND - mean_BD[:, None]).flatten(0, 1))
+    flat, places = tokens.flatten(0, 1), tokens.shape[1]
+    picked = _evenly(len(flat), flat.device)
+    mean_BD = tokens.mean(dim=1, dtype=torch.float64)  # eigenvalues span many orders of magnitude
+    inner_RD = flat[picked].double() - mean_BD[picked // places]
     within_DD = inner_RD.T @ inner_RD / len(inner_RD)
     within_DD.diagonal().add_(_RIDGE)
     # S = M'M / (B - 1) of the centred means M: with W = LL' the eigenvalues are the squared singular values of L^-1 M'.
@@ -129,10 +133,10 @@ def squared_lengths(target: nn.Module, source: nn.Module) -> Float[Tensor, "2"]:
     targets, sources = _local(target.parameters()), _local(source.parameters())
     if len(targets) != len(sources):
         raise ValueError(f"target has {len(targets)} parameters, source {len(sources)}: expected the same module twice")
-    if not targets:  # fewer rows than ranks
-        return torch.zeros(2, device=next(target.parameters()).device)
-    lengths = [torch._foreach_norm(values) for values in (torch._foreach_sub(targets, sources), targets)]
-    return torch.stack([torch.stack(list(found)).float().square().sum() for found in lengths])
+    # One parameter at a time: all differences at once would be another copy of the encoder.
+    apart = torch.stack([(own - other).norm() for own, other in zip(targets, sources, strict=True)])
+    whole = torch.stack(torch._foreach_norm(targets))
+    return torch.stack([apart.float().square().sum(), whole.float().square().sum()])
 
 
 def ema_distance(squared: Float[Tensor, "2"]) -> Tensor:
@@ -151,12 +155,12 @@ def watch(tokens: Float[Tensor, "B N D"]) -> dict[str, Tensor]:
     }
 
 
-def _evenly(rows_RD: Tensor) -> Tensor:
-    """At most 4096 of the rows, from the first to the last."""
-    if len(rows_RD) <= _ROWS:
-        return rows_RD
+def _evenly(count: int, device: torch.device) -> Tensor:
+    """At most 4096 numbers of `count` rows, from the first to the last."""
+    if count <= _ROWS:
+        return torch.arange(count, device=device)
     # In whole numbers: float32 counts exactly only to 2**24.
-    return rows_RD[torch.arange(_ROWS, device=rows_RD.device) * (len(rows_RD) - 1) // (_ROWS - 1)]
+    return torch.arange(_ROWS, device=device) * (count - 1) // (_ROWS - 1)
 
 
 def _exp_entropy(values: Tensor) -> Tensor:
@@ -165,6 +169,5 @@ def _exp_entropy(values: Tensor) -> Tensor:
 
 
 def _local(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """What this process holds of the parameters; empty shards left out."""
-    held = [getattr(parameter, "to_local", lambda own=parameter: own)() for parameter in parameters]
-    return [tensor.detach() for tensor in held if tensor.numel()]
+    """What this process holds of the parameters; of some that is nothing."""
+    return [getattr(parameter, "to_local", lambda own=parameter: own)().detach() for parameter in parameters]

@@ -41,8 +41,7 @@ def watch_step(
     tokens_BNE = jepa.encode_target(clips) if target is None else target
     width, view = jepa.encoder.config.width, views[0]
     tokens_BND = tokens_BNE[..., -width:]
-    with torch.autocast(clips.device.type, enabled=False):  # covariances and cosines in full precision
-        return watch(tokens_BND) | {
-            "context_cosine": token_cosine(view.context[..., -width:], gather(tokens_BND, view.mask.context)),
-            "prediction_std": clip_std(view.predicted, view.mask.target),
-        }
+    return watch(tokens_BND) | {
+        "context_cosine": token_cosine(view.context[..., -width:], gather(tokens_BND, view.mask.context)),
+        "prediction_std": clip_std(view.predicted, view.mask.target),
+    }

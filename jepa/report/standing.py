@@ -45,8 +45,8 @@ QUIET = 600.0
 """Seconds without a sign after which a run counts as silent, or as hanging."""
 COUNTED = ("skip", "rollback", "alarm", "straggler", "stall", "recompile")
 """Kinds of events that say something about the health of a run."""
-WATCHED = ("grad_norm", "feature_std", "effective_rank")
-"""Columns of metrics.csv that do."""
+WATCHED = ("grad_norm", "feature_std", "clip_std", "effective_rank", "online/")
+"""Columns of metrics.csv that do, or what they start with."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,9 @@ def _of_one(folder: Path, status: Mapping[str, Any], config: Mapping[str, Any], 
         clips_per_second=rate,
         seconds_left=None if state == "finished" else _left(latest, rate, step, of),
         loss=finite(status.get("loss")) or finite(latest.get("loss")),
-        watched={name: latest[name] for name in WATCHED if finite(latest.get(name)) is not None},
+        watched={
+            name: latest[name] for name in latest if name.startswith(WATCHED) and finite(latest[name]) is not None
+        },
         checkpoint=saved,
         starts=starts_of(folder, events, going_on=state in ("running", "silent", "finished")),
         events={kind: count for kind in COUNTED if (count := sum(event["kind"] == kind for event in events))},

@@ -98,7 +98,7 @@ def alarms_of(status: Mapping[str, Any], events: Sequence[Event]) -> tuple[str, 
     if now := status.get("alarms"):
         return tuple(map(str, now)) if isinstance(now, list) else (str(now),)
     past = [event for event in events if event["kind"] == "alarm"]
-    return tuple(f"{event.get('reason', 'alarm')}, at step {event['step']}" for event in past[-1:])
+    return tuple(str(event.get("message") or f"alarm at step {event['step']}") for event in past[-1:])
 
 
 def last_sign(folder: Path, status: Mapping[str, Any]) -> datetime | None:

@@ -11,15 +11,18 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import distributed
 
 from jepa.data.steps import Steps
 from jepa.logs import Progress, progress
+from jepa.objectives.diagnostics import ema_distance, squared_lengths
 from jepa.optim.schedules import learning_rate, momentum, weight_decay
 from jepa.training.datamodule import Clips
 from jepa.training.health import Verdict
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.order_file import OrderFile, shown
+from jepa.training.state import is_sharded
 from jepa.training.timings import columns
 from jepa.types import StepOutput
 
@@ -104,8 +107,17 @@ class MetricsLog(Callback):
             "data_wait": self.timings[0]["data"] / seconds,
             **means,
             **watched,
+            "ema_distance": _ema_distance(module),
             **columns(self.timings, seconds),
         }
+
+
+def _ema_distance(module: Pretraining) -> float:
+    """Of the target encoder to the context encoder; of divided ones all processes must ask for it."""
+    squared = squared_lengths(module.jepa.target_encoder, module.jepa.encoder)
+    if is_sharded(module):
+        distributed.all_reduce(squared)
+    return float(ema_distance(squared))
 
 
 def _losses(output: StepOutput) -> dict[str, float]:

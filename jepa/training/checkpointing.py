@@ -24,6 +24,7 @@ from jepa.training.module import Pretraining
 from jepa.training.preemption import ENDS, StopRequest, exit_code
 from jepa.training.run_folder import RunFolder
 from jepa.training.state import Memory, capture, facts, is_sharded, restore
+from jepa.training.team import OthersTell
 
 log = get_logger(__name__)
 
@@ -57,6 +58,11 @@ class Checkpointing(Callback):
         """An alarm of collapse for which the run is to stop, if there is one."""
         self._saver: BackgroundSaver | None = None
 
+    @property
+    def shown(self) -> dict[str, int] | None:
+        """The newest checkpoint, for status.json."""
+        return None if self.last is None else {"step": self.last.step, "bytes": self.last.bytes}
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Pretraining)
         if self.resume is not None:
@@ -72,7 +78,7 @@ class Checkpointing(Callback):
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self.stop.release(ENDS)
-        with contextlib.suppress(JepaError):  # the run ends by the error that it has
+        with contextlib.suppress(JepaError, RuntimeError):  # the run ends by the error that it has
             self._finish()
 
     def on_train_batch_end(
@@ -108,7 +114,7 @@ class Checkpointing(Callback):
 
     def _tell_written(self, module: Pretraining) -> None:
         """Tell what has been written in the background since the last time."""
-        if module.team.leads and self._saver is not None and not self._saver.failed:
+        if module.team.leads and self._saver is not None:
             for written in self._saver.poll():
                 self._tell(written.saved, stall=written.stall, seconds=round(written.seconds, 3))
 
@@ -149,6 +155,8 @@ class Checkpointing(Callback):
     def _interrupted(self, module: Pretraining, wish: str) -> BaseException:
         text = f"after step {module.step} of {module.config.last_step}, state saved"
         if wish == ALARM:
+            if not module.team.leads:
+                return OthersTell(DivergedError.exit_code)
             return DivergedError(f"stopped by an alarm {text}: {self.alarm}; see docs/troubleshooting.md")
         return InterruptedRun(
             f"stopped by {wish} {text}; continue with: {self.folder.resume_command()}", exit_code(wish)

@@ -1,11 +1,9 @@
 """The loop of a run: Lightning's trainer with our callbacks around the module, and what ends it."""
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 
 from lightning.pytorch import Callback, Trainer
-from torch import distributed
 
 from jepa.checkpoints.store import CheckpointStore, Saved
 from jepa.errors import InterruptedRun, JepaError, WorkerLost
@@ -28,10 +26,9 @@ from jepa.training.stall import StallDump
 from jepa.training.state import Memory
 from jepa.training.status import State, StatusFile
 from jepa.training.strategy import trainer_options
+from jepa.training.team import has_lost_another
 
 log = get_logger(__name__)
-
-_LOST_PEER = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe|timed out|nccl", re.IGNORECASE)
 
 
 def fit(
@@ -63,6 +60,9 @@ def fit(
     saving = Checkpointing(folder, store, session.stop, events, memories, saved)
     stall = StallDump(folder.stacks, team.ranks.rank, config.run.stall_after)
     reporting = Reporting(events, status, stall, rows, saving, watch, watchers)
+    name = folder.path.name if folder.whole is None else f"{folder.whole.name}/{folder.path.name}"
+    loggers = team.together(lambda: make_loggers(config, folder.path, step, name) if team.leads else [])
+    module.team, module.step = team, step
     trainer = Trainer(
         **trainer_options(config, team.ranks, session.device),
         max_steps=-1,
@@ -76,7 +76,7 @@ def fit(
             reporting,
             saving,
         ],
-        logger=make_loggers(config, folder.path, step) if team.leads else False,
+        logger=loggers or False,
         default_root_dir=folder.path,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -85,20 +85,19 @@ def fit(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    module.team = team
-    with _told(events if team.leads else None, status, module), _exit_codes(session, folder):
+    with _told(events if team.leads else None, status, module, saving), _exit_codes(session, folder):
         trainer.fit(module, datamodule=clips)
 
 
 @contextlib.contextmanager
-def _told(events: EventsFile | None, status: StatusFile, module: Pretraining) -> Iterator[None]:
+def _told(events: EventsFile | None, status: StatusFile, module: Pretraining, saving: Checkpointing) -> Iterator[None]:
     """How the run ends goes into its history."""
 
     def tell(state: State, reason: str = "") -> None:
         if events is not None:
             facts = {"reason": reason} if reason else {}
             events.write("finish" if state == "finished" else "stop", module.step, **facts)
-            status.update(force=True, state=state, step=module.step, **facts)
+            status.update(force=True, state=state, step=module.step, checkpoint=saving.shown, **facts)
 
     if events is not None:
         events.write("start", module.step, ranks=module.team.ranks.world_size)
@@ -131,7 +130,7 @@ def _exit_codes(session: Session, folder: RunFolder) -> Iterator[None]:
             raise SystemExit(exit_code(wish)) from None
         raise
     except RuntimeError as error:
-        if session.team.ranks.several and (isinstance(error, distributed.DistError) or _LOST_PEER.search(str(error))):
+        if session.team.ranks.several and has_lost_another(error):
             raise JepaError(
                 f"another process is gone, or did not answer for {session.run.timeout:g} s (run.timeout): its own "
                 f"message, or its file in {folder.stacks}, tells more; continue with: {folder.resume_command()}"

@@ -109,10 +109,10 @@ def first_host(nodes: str) -> str:
     Raises:
         ConfigError: it is none.
     """
-    found = re.match(r"([\w.-]+)(?:\[(\w+)[^\]]*\])?([\w.-]*)", nodes)
+    found = re.match(r"[\w.-]+(?:\[\w[^\]]*\]|[\w.-])*", nodes)
     if found is None:
         raise ConfigError(f"SLURM_STEP_NODELIST is '{nodes}', which names no host: set MASTER_ADDR to that of rank 0")
-    return "".join(part or "" for part in found.groups())
+    return re.sub(r"\[(\w+)[^\]]*\]", r"\1", found[0])
 
 
 def _tasks_per_node(text: str) -> list[int]:

@@ -15,6 +15,7 @@ is a warning, once; metrics.csv has all rows anyway.
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import time
 import uuid
@@ -211,6 +212,7 @@ class MLflow(RunLogger):
         super().__init__()
         from mlflow.tracking import MlflowClient
 
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
         address, store = os.environ.get("MLFLOW_TRACKING_URI"), folder / "mlflow"
         try:
             if not address:

@@ -115,7 +115,7 @@ class Pretraining(LightningModule):
     def training_step(self, batch: ClipBatch, batch_index: int) -> None:
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        parts, outputs = batch.parts(self.config.parts(len(batch.clips), images=batch.single_frame)), []
+        parts, outputs = batch.parts(self.config.parts(len(batch.clips), images=self._is_of_images)), []
         for number, part in enumerate(parts):
             with gradient_exchange(self.trainer.strategy, on=part is parts[-1]):
                 with self.timings.part("forward"):
@@ -125,7 +125,7 @@ class Pretraining(LightningModule):
         norm = gradient_norm(self._trained(optimizer))
         with self.timings.part("agreement"):
             agreed = self._share(outputs, norm)
-        self.verdict = self._judge(batch, agreed)
+        self.verdict = self._judge(agreed)
         if self.verdict is Verdict.APPLY:
             with self.timings.part("optimizer"):
                 self._change(optimizer, norm)
@@ -157,10 +157,15 @@ class Pretraining(LightningModule):
         self.grad_norm, self.agreed = agreed.grad_norm, agreed
         return agreed
 
-    def _judge(self, batch: ClipBatch, agreed: Agreed) -> Verdict:
+    def _judge(self, agreed: Agreed) -> Verdict:
         finite = not agreed.bad_losses and math.isfinite(agreed.grad_norm)
-        kind = "images" if batch.single_frame else "videos"
+        kind = "images" if self._is_of_images else "videos"
         return self.health.judge(self.step, agreed.values["loss"], finite, kind)
+
+    @property
+    def _is_of_images(self) -> bool:
+        """Whether the next step is one of images; without a tokenizer of their own they fill a tubelet as videos do."""
+        return self.config.steps.at(self.step)[0]
 
     def _change(self, optimizer: Any, norm: Tensor) -> None:
         """Change the weights. Nothing before this has changed anything."""

@@ -101,7 +101,7 @@ class Phases:
             raise ConfigError(f"{out} already holds a run: pass --resume to continue it, or another --out")
         if before is not None:
             self._require_same(before)
-        first = max((number for number, folder in enumerate(self.folders) if folder.checkpoint.exists()), default=0)
+        first = max((number for number, folder in enumerate(self.folders) if folder.saved_step()), default=0)
         self._require_unmoved(first)
         return first + 1 if self._is_finished(first) else first
 

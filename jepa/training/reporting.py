@@ -90,7 +90,7 @@ class Reporting(Callback):
     def _tell(self, module: Pretraining, *, force: bool = False, **facts: Any) -> None:
         if not module.team.leads:
             return
-        row, last = self.metrics.row, self.checkpointing.last
+        row = self.metrics.row
         if row is not None:
             facts |= {"loss": row["loss"], "clips_per_second": row["clips_per_second"]}
         self.status.update(
@@ -99,16 +99,16 @@ class Reporting(Callback):
             of=module.config.last_step,
             ranks=module.team.ranks.world_size,
             alarms=list(self.collapse.active),
-            checkpoint=None if last is None else {"step": last.step, "bytes": last.bytes},
+            checkpoint=self.checkpointing.shown,
             **facts,
         )
 
     def _tell_verdict(self, module: Pretraining) -> None:
         if module.verdict is Verdict.APPLY:
             if module.health.reason:
-                log.warning("step %d: %s", module.step - 1, module.health.reason)
+                log.warning("step %d: %s", module.step, module.health.reason)
             return
-        log.warning("step %d is not applied: %s", module.step - 1, module.health.reason)
+        log.warning("step %d is not applied: %s", module.step, module.health.reason)
         self.events.write("skip", module.step, reason=module.health.reason)
 
     def _tell_alarms(self, module: Pretraining) -> None:

@@ -6,9 +6,11 @@
     events.jsonl           what happened to the run: starts, saves, skipped steps, alarms, how it ended
     status.json            how it stands; `jepa status` reads it
     checkpoints/           weights, optimizer and position, to continue; last.ckpt is the newest
+    loggers.json           names of the run at W&B and MLflow
     stacks/                where processes hung, if any did
     run.lock               while a run is going on here
     tensorboard/           the same numbers for TensorBoard
+    probes.jsonl           what the online probe found; with online.data
     order.jsonl            every clip that was consumed; with run.record_order
     model.safetensors      the result, with config.json; written at the end
 
@@ -29,8 +31,9 @@ from typing import Any
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
-from jepa.checkpoints.read import checkpoint_digest, read_facts
+from jepa.checkpoints.read import checkpoint_digest
 from jepa.checkpoints.source import is_name
+from jepa.checkpoints.store import CheckpointStore
 from jepa.data.storage import absolute
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
@@ -103,7 +106,12 @@ class RunFolder:
 
     def holds_run(self) -> bool:
         """Whether a run has done a step here. One that ended before (a mistake in its data, say) left nothing."""
-        return self.checkpoint.exists() or self.model.exists() or bool(MetricsFile(self.metrics).read())
+        return (
+            bool(self.saved_step())
+            or self.checkpoint.exists()
+            or self.model.exists()
+            or bool(MetricsFile(self.metrics).read())
+        )
 
     def phases(self) -> list[str]:
         """Names of the folders inside that are called like those of phases and hold a run."""
@@ -113,8 +121,8 @@ class RunFolder:
         return [name for name in names if RunFolder(self.path / name).holds_run()]
 
     def saved_step(self) -> int:
-        """Step of the last checkpoint; 0 if there is none. Raises DataError as `read_facts`."""
-        return int(read_facts(self.checkpoint)["step"]) if self.checkpoint.exists() else 0
+        """Step of the newest checkpoint, also if a kill came before it was linked; 0 without any. Raises DataError."""
+        return max(CheckpointStore(self.checkpoints).steps(), default=0)
 
     def model_step(self) -> int | None:
         """Step at which the model was written, if it was."""
@@ -153,7 +161,7 @@ def open_run(config: PretrainConfig, whole: Path | None = None) -> RunFolder:
         if whole is not None:  # the phase before lies beside it, wherever the whole has been moved to
             before = replace(before, init=config.init)
         require_same_run(before, config, folder.config)
-    if config.resume and not folder.checkpoint.exists():
+    if config.resume and not folder.saved_step():
         log.info("nothing to resume in %s yet: starting at step 0", config.out)
     return folder
 

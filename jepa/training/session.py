@@ -1,9 +1,9 @@
 """One call of `pretrain`: the processes that take part, what asks them to stop, and the claim to the run folder."""
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from jepa.training.preemption import EXIT_AGAIN, WARNINGS, StopRequest
 from jepa.training.run_config import RunConfig
 from jepa.training.slurm_job import requeue, seconds_left
 from jepa.training.strategy import device_number
-from jepa.training.team import OthersTell, Team
+from jepa.training.team import OthersTell, Team, has_lost_another
 
 log = get_logger(__name__)
 
@@ -34,7 +34,11 @@ class Session:
         self.stop = StopRequest()
         self._lock: FolderLock | None = None
         self.stop.listen(WARNINGS)
-        self.team = Team(ranks, self.device, run.timeout)
+        try:
+            self.team = Team(ranks, self.device, run.timeout)
+        except BaseException:
+            self.stop.release(WARNINGS)
+            raise
 
     def watch_the_clock(self) -> None:
         """Have the run stop before the time limit of its Slurm job, if there is one."""
@@ -65,7 +69,7 @@ class Session:
         self.team.leave()
 
 
-@contextmanager
+@contextlib.contextmanager
 def session(run: RunConfig) -> Iterator[Session]:
     """A session. Rank 0 tells errors that all processes have; others tell what they alone have, with their rank.
 
@@ -82,9 +86,11 @@ def session(run: RunConfig) -> Iterator[Session]:
             yield current
         except InterruptedRun as stopped:
             assert current is not None
-            if stopped.exit_code == EXIT_AGAIN and run.requeue:
-                # All wait: a process that ended now would have the whole job ended before it is queued again.
-                current.team.alone(requeue)
+            again = stopped.exit_code == EXIT_AGAIN and run.requeue
+            # All wait: a launcher that sees one process end has the others end, before rank 0 has put the job back into
+            # the queue and written how the run stands.
+            with contextlib.suppress(RuntimeError):  # of one that is gone all the same
+                current.team.alone(requeue if again else bool)
             if ranks.rank:
                 raise OthersTell(stopped.exit_code) from None
             raise
@@ -92,6 +98,13 @@ def session(run: RunConfig) -> Iterator[Session]:
             if ranks.rank:
                 error.args = (f"rank {ranks.rank}: {error}",)
             raise
+        except RuntimeError as error:
+            if not (ranks.several and has_lost_another(error)):
+                raise
+            raise JepaError(
+                f"{f'rank {ranks.rank}: ' if ranks.rank else ''}another process is gone, or did not answer for "
+                f"{run.timeout:g} s (run.timeout): its own message tells more; start the run again"
+            ) from error
         finally:
             if current is not None:
                 current.end()

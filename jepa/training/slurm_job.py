@@ -51,7 +51,7 @@ def requeue(environ: Mapping[str, str] = os.environ) -> bool:
     # back; with `incomplete` it does not, should that happen between these two questions.
     late = state is not None and reason is not None and reason[1] == "TimeLimit"
     if state is not None and state[1] in _ENDED and not late:
-        log.warning("job %s was ended (%s): not put back into the queue", number, state[1].lower())
+        log.warning("job %s is %s, so somebody has ended it: not put back into the queue", number, state[1].lower())
         return False
     command = ["scontrol", "requeue", number] if late else ["scontrol", "requeue", "incomplete", number]
     try:

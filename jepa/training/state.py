@@ -11,15 +11,19 @@ number of processes can go on from either kind of checkpoint.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from jepa.checkpoints.store import CheckpointStore, Saved
+from jepa.checkpoints.tree import Keys
 from jepa.optim.state import load_optimizer_state, optimizer_state
 from jepa.training.module import Pretraining
+
+if TYPE_CHECKING:
+    from jepa.checkpoints.sharded import Make
 
 
 class Memory(Protocol):
@@ -66,17 +70,34 @@ def restore(
         DataError: it cannot be read, or is of another model.
     """
     if is_sharded(module) and saved.path.is_dir():
-        state = capture(module, {})
-        state = store.load_sharded(saved, state)
+        # Which parameters have moments, the checkpoint says: an optimizer that starts has none, and one that goes back
+        # may have more.
+        own: dict[str, Any] = {"state_dict": module.state_dict(), "optimizer": {"state": {}}}
+        state = store.load_sharded(saved, own, _moments_of(module)) | own
     else:
         state = store.load(saved)
         load_weights(module, state["state_dict"])
-        load_optimizer_state(module, _optimizer(module), state["optimizer"])
+    load_optimizer_state(module, _optimizer(module), state["optimizer"])
     module.init_digest = saved.facts.get("init")
     if memories is not None:
         module.step = saved.step
         for name, memory in memories.items():
             memory.load_state_dict(state["callbacks"][name])
+
+
+def _moments_of(module: Pretraining) -> "Make":
+    """Where moments of a checkpoint go: to those of the optimizer or, if it has none yet, to new ones."""
+    parameters, known = dict(module.named_parameters()), _optimizer(module).state
+
+    def make(keys: Keys, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        _, _, name, kind = keys
+        parameter = parameters.get(name)
+        if parameter is None or parameter.shape != shape:
+            return torch.empty(shape, dtype=dtype)  # a scalar, or of another model, which is told later
+        moment: Tensor = known.get(parameter, {}).get(kind, torch.empty_like(parameter, requires_grad=False))
+        return moment
+
+    return make
 
 
 @torch.no_grad()

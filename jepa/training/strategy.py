@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch.nn.parallel import DistributedDataParallel
 
 from jepa.errors import ConfigError
+from jepa.objectives.idle import idle_parameters
 from jepa.training.config import PretrainConfig
 from jepa.training.launch import Ranks
 
@@ -114,8 +115,6 @@ def _strategy(config: PretrainConfig, ranks: Ranks) -> Strategy:
 
 def has_idle_parameters(config: PretrainConfig) -> bool:
     """Whether some step leaves some parameters without gradient (see `jepa.objectives.idle`)."""
-    from jepa.objectives.idle import idle_parameters
-
     images = config.images.data is not None
     masks = [len(config.masks.kinds), *([len(config.images.masks.kinds)] if images else [])]
     # A mask has its token: a step of images, which has fewer masks, leaves that of the second without gradient.

@@ -11,6 +11,7 @@ that has ended. Within a step nothing of this is needed: there, one reduction ca
 
 import datetime
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +23,14 @@ from jepa.errors import JepaError
 from jepa.training.launch import Ranks
 
 Result = TypeVar("Result")
+
+
+_LOST_PEER = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe|timed out|nccl", re.IGNORECASE)
+
+
+def has_lost_another(error: RuntimeError) -> bool:
+    """Whether an error of torch says that another process is gone, or does not answer."""
+    return isinstance(error, distributed.DistError) or _LOST_PEER.search(str(error)) is not None
 
 
 class OthersTell(SystemExit):

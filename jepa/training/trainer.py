@@ -114,6 +114,8 @@ def _train(
         module = team.together(lambda: build_module(config, videos, fresh=saved is None, images=images))
         clips = Clips(videos, config, first_step=step, images=images)
         current.claim(folder.path if whole is None else whole)
+        if saved:
+            team.together(lambda: store.tidy(saved) if team.leads else None)
         team.alone(lambda: record_start(folder, config, step, team.ranks.world_size))
         _announce(config, videos, images, module.jepa, step)
         fit(module, clips, folder, store, saved, current, watchers)

@@ -17,8 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from jepa.cli import main
+
 ROOT = Path(__file__).parents[2]
-STEPS = 100
+STEPS = 60
 CPUS = ["--gpus-per-node", 0, "--env", "GLOO_SOCKET_IFNAME=lo,OMP_NUM_THREADS=1"]
 
 
@@ -29,13 +31,21 @@ def pretrain(data: Path, out: Path, *more: object) -> list[object]:
 
 
 @pytest.fixture
-def submit(cluster: Any) -> Callable[..., dict[str, str]]:
-    """`submit(*options, command=[...])`: number, script and log of the job."""
+def here(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line of this process talks to the cluster."""
+    for name, value in cluster.environ.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def submit(here: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., dict[str, str]]:
+    """`submit(*options, command=[...])`: number, script and log of the job, and what was said on stderr."""
 
     def submitted(*options: object, command: list[object]) -> dict[str, str]:
-        done = cluster.jepa("submit", *CPUS, *options, "--json", "--", *command)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        code = main(["submit", *map(str, [*CPUS, *options, "--json", "--", *command])])
+        printed = capsys.readouterr()
+        assert code == 0, printed.err
+        return json.loads(printed.out) | {"stderr": printed.err}
 
     return submitted
 
@@ -198,22 +208,20 @@ def test_an_array_trains_a_seed_per_task(cluster: Any, submit: Any, tiny_shards:
         ),
     ],
 )
+@pytest.mark.usefixtures("here")
 def test_a_refused_job_is_one_line_and_leaves_nothing(
-    cluster: Any, tiny_shards: Path, tmp_path: Path, options: list[str], message: str
+    tiny_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    done = cluster.jepa("submit", *CPUS, *options, "--", *pretrain(tiny_shards, tmp_path / "run"))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    words = ["submit", *CPUS, *options, "--", *pretrain(tiny_shards, tmp_path / "run")]
+    assert main([str(word) for word in words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"jepa submit: error: {message}")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_job_that_can_never_start_is_told(cluster: Any, tiny_shards: Path, tmp_path: Path) -> None:
-    command = pretrain(tiny_shards, tmp_path / "run", "--loader.batch_size", 12)
-    done = cluster.jepa("submit", *CPUS, "--nodes", 3, "--json", "--", *command)
-    assert done.returncode == 0, done.stderr
-    job = json.loads(done.stdout)["job"]
-    assert f"warning: job {job} will not start as it is (PartitionConfig)" in done.stderr
+def test_a_job_that_can_never_start_is_told(submit: Any, tiny_shards: Path, tmp_path: Path) -> None:
+    job = submit("--nodes", 3, command=pretrain(tiny_shards, tmp_path / "run", "--loader.batch_size", 12))
+    assert f"warning: job {job['job']} will not start as it is (PartitionConfig)" in job["stderr"]
 
 
 def _log(job: dict[str, str]) -> str:

@@ -41,6 +41,21 @@ def test_a_killed_run_says_so_and_how_to_go_on(run: Path, capsys: pytest.Capture
     assert lines[4].endswith("from step 0; killed")
 
 
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        ("stopped by SIGTERM after step 40 of 100", "stopped by SIGTERM after step 40 of 100"),
+        ("interrupted", "stopped: interrupted"),
+        (None, "stopped"),
+    ],
+)
+def test_why_it_stopped(run: Path, capsys: pytest.CaptureFixture[str], reason: str | None, text: str) -> None:
+    facts = json.loads((run / "status.json").read_text()) | {"state": "stopped", "reason": reason}
+    (run / "status.json").write_text(json.dumps(facts))
+    assert main(["status", str(run)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{run}: {text}"
+
+
 def test_machines_get_all_of_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(run), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -1,25 +1,21 @@
-"""Run by `test_sharding.py` in each of two processes: a model that is divided between them against a whole one.
-
-Each check is named `check_...`; what became of it is written to a file.
-"""
+"""Run by `test_sharding.py` in each of two processes: a model that is divided between them against a whole one."""
 
 import copy
-import json
 import os
 import sys
-import traceback
-from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
+from checks import run
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from jepa.models.build import ModelConfig, build_jepa
+from jepa.models.compilation import compile_blocks
 from jepa.models.jepa import JEPA
 from jepa.models.sharding import shard
 from jepa.models.stack import checkpoint_activations, set_rows
@@ -264,6 +260,19 @@ def check_activations_computed_again(mesh: DeviceMesh) -> None:
             assert torch.equal(full(one.grad), full(two.grad)), name
 
 
+def check_compiled_blocks(mesh: DeviceMesh) -> None:
+    config, objective = CASES["latent"]
+    whole, divided = build(config), build(config)
+    checkpoint_activations(divided)
+    compile_blocks(divided, "aot_eager")
+    shard(divided, mesh)
+    for _ in range(2):
+        objective(whole, batch_of_all()).loss.backward()
+        objective(divided, own(batch_of_all())).loss.backward()
+    assert not counters["graph_break"]
+    require_same_gradients(divided, whole)
+
+
 def check_stochastic_depth_of_rows(mesh: DeviceMesh) -> None:
     config = ModelConfig(size="nano", patch=8, predictor_depth=1, drop_path=0.5)
     objective = CASES["latent"][1]
@@ -276,36 +285,13 @@ def check_stochastic_depth_of_rows(mesh: DeviceMesh) -> None:
     require_same_gradients(divided, whole)
 
 
-CHECKS: dict[str, Callable[[DeviceMesh], None]] = {
-    name.removeprefix("check_"): check for name, check in list(globals().items()) if name.startswith("check_")
-}
-
-
-def main(folder: Path) -> None:
+def main() -> None:
     torch.set_num_threads(1)
     rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=world_size,
-        timeout=timedelta(seconds=60),
-    )
-    mesh = init_device_mesh("cpu", (world_size,))
-    results = dict.fromkeys(CHECKS, "an earlier one failed")
-    for name, check in CHECKS.items():
-        try:
-            check(mesh)
-        except Exception:  # told in the file; the other process would wait for this one
-            results[name] = traceback.format_exc()
-            break
-        results[name] = ""
-    (folder / f"results-{rank}.json").write_text(json.dumps(results))
-    if all(not result for result in results.values()):
-        dist.destroy_process_group()
-    else:
-        os._exit(1)
+    store = f"file://{sys.argv[1]}/store"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
+    run(globals(), init_device_mesh("cpu", (world_size,)))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

@@ -1,7 +1,6 @@
-"""Stacks of blocks: stochastic depth of rows, activations computed again, blocks compiled."""
+"""Stacks of blocks: stochastic depth of rows, activations computed again."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 
 from jepa.models import stack as stack_module
 from jepa.models.build import ModelConfig, build_jepa
-from jepa.models.compilation import compilations, compile_blocks
 from jepa.models.jepa import JEPA
 from jepa.models.stack import Stack, checkpoint_activations, make_blocks, set_rows
 from jepa.objectives.dense import ContextTerm, DensePrediction
@@ -135,71 +133,6 @@ def test_nothing_is_computed_again_without_gradient(jepa: JEPA, monkeypatch: pyt
         jepa.encode_context(CLIPS, batch_of().masks[0].context)
 
 
-@pytest.fixture
-def _compiler() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-def require_compiled_equals_eager(jepa: JEPA, backend: str, cases: list[ClipBatch]) -> list[int]:
-    """Graphs compiled after each of the batches, each of which is run once."""
-    compiled, before = copy.deepcopy(jepa), compilations()
-    compile_blocks(compiled, backend)
-    assert list(compiled.state_dict()) == list(jepa.state_dict())
-    counts = []
-    for number, batch in enumerate(cases):
-        expected, found = (gradients(network, batch, number) for network in (jepa, compiled))
-        assert found.keys() == expected.keys()
-        for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
-        counts.append(compilations() - before)
-    return counts
-
-
-@pytest.mark.usefixtures("_compiler")
-@pytest.mark.parametrize("recomputed", [False, True])
-def test_each_shape_is_compiled_once(jepa: JEPA, recomputed: bool) -> None:
-    checkpoint_activations(jepa, recomputed)
-    clips, images = batch_of(), batch_of(frames=1, kept=(1, 2))
-    counts = require_compiled_equals_eager(jepa, "aot_eager", [clips, images, clips, images, images, clips])
-    # Of clips: targets, two contexts with stochastic depth and without, two predictions, which have one length;
-    # of images as many. Four of them happen to be the same.
-    assert counts[0] >= 6
-    assert counts[1] > counts[0]
-    assert set(counts[2:]) == {counts[1]}
-    # A shape that was not there before is seen.
-    assert require_compiled_equals_eager(jepa, "aot_eager", [batch_of(count=3)])[0] > 0
-
-
-@pytest.mark.usefixtures("_compiler")
-def test_more_shapes_than_torch_allows_are_compiled(jepa: JEPA, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    every = [batch_of(kept=(k,)) for k in (1, 2, 3, 4, 5)]
-    counts = require_compiled_equals_eager(jepa, "eager", [*every, *every])
-    assert counts[4] > 8
-    assert counts[9] == counts[4]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("_compiler")
-def test_compiled_kernels_compute_the_same() -> None:
-    torch.manual_seed(0)
-    config = ModelConfig(size="nano", patch=8, drop_path=0.4, predictor_depth=1)
-    jepa = build_jepa(config, frames=4, size=16)
-    context = batch_of().masks[0].context
-    compiled = copy.deepcopy(jepa)
-    compile_blocks(compiled)
-    for seed in range(2):
-        results = []
-        for network in (jepa, compiled):
-            torch.manual_seed(seed)
-            tokens = network.encode_context(CLIPS, context)
-            results.append((tokens, *torch.autograd.grad(tokens.square().mean(), [*network.encoder.parameters()])))
-        for one, other in zip(*results, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-
-
 def test_a_stack_is_a_list_of_blocks() -> None:
     blocks = make_blocks(2, 24, 2, 2.0, 0.0)
     assert isinstance(blocks, Stack)
@@ -208,3 +141,29 @@ def test_a_stack_is_a_list_of_blocks() -> None:
     first, second = blocks.after_each(x)
     assert torch.equal(first, blocks[0](x))
     assert torch.equal(second, blocks(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_a_step_on_a_gpu_waits_for_nothing(jepa: JEPA, recomputed: bool) -> None:
+    """The host runs ahead of the device: nothing in forward or backward asks for a value, once there are tables."""
+    jepa, batch = jepa.cuda(), batch_of().to("cuda")
+    checkpoint_activations(jepa, recomputed)
+    set_rows(jepa, 6, 6, 18)
+    gradients(jepa, batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gradients(jepa, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+def test_parts_of_a_batch_drop_what_the_whole_drops_on_a_gpu(jepa: JEPA) -> None:
+    encoder, clips = jepa.cuda().encoder, CLIPS.cuda()
+    torch.manual_seed(3)
+    whole = encoder(clips)
+    for first, count in ((0, 4), (4, 2)):
+        set_rows(encoder, first, count, 6)
+        torch.manual_seed(3)
+        torch.testing.assert_close(encoder(clips[first : first + count]), whole[first : first + count])

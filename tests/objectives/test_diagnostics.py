@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from jepa.objectives.diagnostics import (
 from jepa.optim.ema import update_ema
 from jepa.tokens import gather
 
-Make = Callable[..., object]
+Make = Callable[..., Any]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -131,7 +132,8 @@ def test_ema_distance_shrinks_by_the_momentum() -> None:
 
 @pytest.fixture
 def mesh() -> Iterator[DeviceMesh]:
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    store = distributed.HashStore()  # type: ignore[attr-defined]
+    distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield DeviceMesh("cpu", [0])
     distributed.destroy_process_group()
 
@@ -151,14 +153,14 @@ def test_squared_lengths_of_shards_add_up(mesh: DeviceMesh) -> None:
 
 
 def test_a_step_is_watched_at_its_first_mask(batch_of: Make, family: Make) -> None:
-    jepa, objective = family(ModelConfig(size="nano", patch=8), ObjectiveConfig())  # type: ignore[misc]
+    jepa, objective = family(ModelConfig(size="nano", patch=8), ObjectiveConfig())
     batch = batch_of()
     with torch.no_grad():
         for parameter in jepa.target_encoder.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))
     found = objective(jepa, batch, diagnose=True).diagnostics
-    target, mask = jepa.encode_target(batch.clips), batch.masks[0]  # type: ignore[attr-defined]
-    context = jepa.encode_context(batch.clips, mask.context)  # type: ignore[attr-defined]
+    target, mask = jepa.encode_target(batch.clips), batch.masks[0]
+    context = jepa.encode_context(batch.clips, mask.context)
     expected = {
         "feature_std": feature_std(target),
         "effective_rank": effective_rank(target),
@@ -166,7 +168,7 @@ def test_a_step_is_watched_at_its_first_mask(batch_of: Make, family: Make) -> No
         "lidar": lidar(target),
         "clip_cosine": clip_cosine(target),
         "context_cosine": token_cosine(context, gather(target, mask.context)),
-        "prediction_std": clip_std(jepa.predict(context, mask, batch.grid), mask.target),  # type: ignore[attr-defined]
+        "prediction_std": clip_std(jepa.predict(context, mask, batch.grid), mask.target),
     }
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -175,9 +177,9 @@ def test_a_step_is_watched_at_its_first_mask(batch_of: Make, family: Make) -> No
 
 
 def test_bfloat16_is_not_for_measures(batch_of: Make, family: Make) -> None:
-    jepa, objective = family(ModelConfig(size="nano", patch=8), ObjectiveConfig())  # type: ignore[misc]
+    jepa, objective = family(ModelConfig(size="nano", patch=8), ObjectiveConfig())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        target = jepa.encode_target(batch_of().clips)  # type: ignore[attr-defined]
+        target = jepa.encode_target(batch_of().clips)
         found = objective(jepa, batch_of(), diagnose=True).diagnostics
     for measure in (clip_cosine, lidar, effective_rank):
         torch.testing.assert_close(found[measure.__name__], measure(target))

@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG)
-    row = {"loss": 0.5, "clips_per_second": 16.0, "feature_std": 0.3, "grad_norm": 1.0}
+    row = {"loss": 0.5, "clips_per_second": 16.0, "feature_std": 0.3, "grad_norm": 1.0, "online/knn/shape": 0.7}
     table = MetricsFile(folder / "metrics.csv")
     for step in (20, 40):
         table.append(row | {"step": step, "position": 8 * step})
@@ -70,7 +70,7 @@ def test_a_running_one(run: Path) -> None:
     assert (found.step, found.of, found.ranks) == (40, 100, 2)
     assert found.seconds_left == 60 * 8 / 8.0, "60 steps of 8 clips"
     assert found.loss == 0.25
-    assert found.watched == {"grad_norm": 1.0, "feature_std": 0.3}
+    assert found.watched == {"grad_norm": 1.0, "feature_std": 0.3, "online/knn/shape": 0.7}
     assert found.checkpoint is not None
     assert (found.checkpoint.step, found.checkpoint.bytes) == (30, 1234)
     assert [(start.step, start.ended, start.command) for start in found.starts] == [(0, None, "jepa pretrain ...")]
@@ -176,12 +176,12 @@ def test_health_is_counted(run: Path) -> None:
     events = EventsFile(run / "events.jsonl")
     for kind in ("skip", "skip", "rollback", "checkpoint"):
         events.write(kind, 3)  # type: ignore[arg-type]
-    events.write("alarm", 30, reason="feature_std 0.01 is below 0.05")
+    events.write("alarm", 30, message="collapse (features) at step 30: look")
     (run / "stacks").mkdir()
     (run / "stacks" / "rank-1.txt").write_text("rank 1 on a, process 1, after step  3 at now\nTimeout!\n")
     found = read_standing(run, now=NOW)
     assert found.events == {"skip": 2, "rollback": 1, "alarm": 1}
-    assert found.alarms == ("feature_std 0.01 is below 0.05, at step 30",)
+    assert found.alarms == ("collapse (features) at step 30: look",)
     assert found.stacks == (str(run / "stacks" / "rank-1.txt"),)
     say(run, alarms=["now"])
     assert read_standing(run, now=NOW).alarms == ("now",)

@@ -90,7 +90,7 @@ def test_each_sign_is_told_in_the_third_row(
         {"effective_rank": lambda number: 4.0},  # low, but it was never higher
         {"clip_std": lambda number: 0.05, "prediction_std": lambda number: 0.04},
         {
-            "prediction_std": lambda number: 0.5 if number < 2 else min(0.01 + 0.02 * number, 0.6)
+            "prediction_std": lambda number: 0.5 if number < 2 else min(0.01 + 0.008 * number, 0.6)
         },  # learns the mean first
         {"effective_rank": [3.0, 3.0]},  # not in enough rows
         {"feature_std": [0.01, 0.01, 0.8, 0.01, 0.01]},
@@ -139,7 +139,8 @@ def test_probes_are_watched_above_chance() -> None:
         )
 
     found = run([0.2, 0.5, 0.4, 0.29, 0.28, 0.27])  # half of what was gained above 0.1 is 0.3
-    assert [(alarm.name, alarm.value, alarm.threshold) for alarm in found] == [("knn motion", 0.27, pytest.approx(0.3))]
+    assert [alarm.name for alarm in found] == ["knn motion"]
+    assert (found[0].value, found[0].threshold) == pytest.approx((0.27, 0.3))
     assert not run([0.2, 0.5, 0.4, 0.31, 0.31, 0.31])
     assert not run([0.12, 0.18, 0.1, 0.1, 0.1]), "it never was clearly above chance"
 
@@ -167,7 +168,7 @@ def train(config: PretrainConfig, steps: int, forward: Callable[..., Tensor] | N
     torch.manual_seed(0)
     jepa = build_model(config)
     if forward is not None:
-        jepa.predict = forward.__get__(jepa)  # type: ignore[method-assign, attr-defined]
+        jepa.predict = forward.__get__(jepa)  # type: ignore[method-assign]
     optimizer, objective = build_optimizer([jepa.encoder, jepa.predictor], config.optim), LatentPrediction()
     masks, draws, rows = MaskSampler(config.masks, config.grid, 0), np.random.default_rng(0), []
     for group in optimizer.param_groups:

@@ -127,11 +127,12 @@ def test_kinds_have_levels_of_their_own() -> None:
     assert SKIP in [blind.judge(step, loss, True) for step, (loss, _) in enumerate(mixed)]
 
 
-@pytest.mark.parametrize("stopped", [1, 63, 64, 130, 140, 170])
+@pytest.mark.parametrize("stopped", [1, 63, 64, 130, 139, 140, 170])
 def test_a_resumed_run_judges_as_one_that_was_never_stopped(stopped: int) -> None:
     config, draws = HealthConfig(spike=4.0, spike_limit=2, stop_after=4), np.random.default_rng(5)
     losses = [0.4 + 0.02 * float(draws.standard_t(2)) for _ in range(200)]
-    finite = [bool(draws.random() > 0.1) for _ in losses]
+    losses[138:146] = [0.9] * 8  # a new level, in the middle of which one of them is stopped
+    finite = [bool(draws.random() > 0.1) or 130 < step < 150 for step, _ in enumerate(losses)]
 
     def judge(health: StepHealth, steps: range) -> list[tuple[Verdict, str]]:
         return [(health.judge(step, losses[step], finite[step]), health.reason) for step in steps]

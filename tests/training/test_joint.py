@@ -36,15 +36,15 @@ def joint(micro: Configure, tiny_shards: Path) -> Configure:
 def steps_with_gradients(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> dict[bool, set[str]]:
     """Train, and collect by kind of step (images or not) the parameters that got a gradient in one of them."""
     found: dict[bool, set[str]] = {False: set(), True: set()}
-    clip = Pretraining.configure_gradient_clipping
+    change = Pretraining._change
 
     def collect(self: Pretraining, *arguments: Any, **options: Any) -> None:
         named = [(name, parameter) for name, parameter in self.jepa.named_parameters() if parameter.grad is not None]
-        image = self.config.steps.at(self.global_step)[0]
+        image = self.config.steps.at(self.step)[0]
         found[image] |= {name for name, parameter in named if parameter.grad is not None and parameter.grad.any()}
-        clip(self, *arguments, **options)
+        change(self, *arguments, **options)
 
-    monkeypatch.setattr(Pretraining, "configure_gradient_clipping", collect)
+    monkeypatch.setattr(Pretraining, "_change", collect)
     pretrain(config)
     return found
 

@@ -25,8 +25,9 @@ RUN = {"device": "cpu", "threads": 1, "log_every": 2, "checkpoint_every": 4}
 
 
 def scalars(out: Path, name: str) -> dict[int, float]:
-    events = EventAccumulator(str(out / "tensorboard")).Reload()
-    return {one.step: one.value for one in events.Scalars(name)}
+    events = EventAccumulator(str(out / "tensorboard")).Reload().Scalars(name)
+    assert len(events) == len({one.step for one in events}), "a step is shown twice"
+    return {one.step: one.value for one in events}
 
 
 def installed(name: str, monkeypatch: pytest.MonkeyPatch, **content: Any) -> None:

@@ -195,7 +195,7 @@ def test_the_teacher_of_a_phase_is_recorded_absolute(
     objective = {"target": "teacher", "teacher": "runs/a"}
     changes = {"objective": {"teacher": "runs/b"}}
     config = two(objective=objective, phases=[{"name": "a"}, {"name": "b", "changes": changes}])
-    record_start(RunFolder(tmp_path / "run"), config, 0)
+    record_start(RunFolder(tmp_path / "run"), config, 0, 1)
     back = configuration.load(PretrainConfig, tmp_path / "run" / "config.yaml")
     assert back.phases[1].changes["objective.teacher"] == str(tmp_path / "runs" / "b")
 

@@ -35,7 +35,7 @@ def pictures_of(out: Path) -> dict[str, dict[int, np.ndarray]]:
 
 
 def train(config: PretrainConfig) -> Path:
-    pretrain(config, watchers=[Pictures()])
+    pretrain(config)
     return config.out
 
 

@@ -88,6 +88,7 @@ def test_the_part_in_which_it_loses_most() -> None:
         rows(1.0),  # alone, nobody waits
         rows(1.0, 1.0, 1.0),
         rows(1.0, 1.05, 1.1),  # less than a tenth of the whole
+        rows(0.5, 1.0, 1.0, 1.0),  # one is quick, which makes nobody slow
         rows(1.0, 1.3, wait=9.0),  # slow, but everybody waits for something else
         [{}, {}],
         [],

@@ -154,7 +154,7 @@ def test_terms_and_diagnostics_are_logged_by_name(
     whole = micro(out=f"{tmp_path}/whole")
     pretrain(whole)
     rows = MetricsFile(whole.out / "metrics.csv").read()
-    assert tuple(rows[0]) == (*COLUMNS, "data_wait", "loss/size", "loss/offset", "largest", *PARTS[1:])
+    assert tuple(rows[0]) == (*COLUMNS, "data_wait", "loss/size", "loss/offset", "largest", "ema_distance", *PARTS[1:])
     for row in rows:
         assert row["loss/size"] + row["loss/offset"] == pytest.approx(row["loss"])
         assert row["largest"] > 0
