@@ -19,10 +19,14 @@ _OWN = frozenset(
     {
         "account", "array", "chdir", "constraint", "cpus-per-task", "error", "gpus-per-node", "job-name", "mem",
         "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "partition", "qos",
-        "requeue", "signal", "test-only", "time", "wrap",
+        "requeue", "signal", "tasks-per-node", "test-only", "time", "wrap",
     }
 )  # fmt: skip
 """Options of sbatch that follow from ours."""
+_NO_SUBMISSION = frozenset({"get-user-env", "help", "usage", "version", "wait"})
+"""Options with which sbatch waits for the job to end, or submits none."""
+_WHOLE = frozenset({"gpus"})
+"""Names that begin one of the above and are options themselves."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -156,7 +160,10 @@ def _require_option(option: str) -> None:
     found = _OPTION.fullmatch(option)
     if found is None:
         raise ConfigError(f"sbatch: '{option}' is no option of sbatch: expected --name or --name=value")
-    if found["name"] in _OWN:
-        raise ConfigError(f"sbatch: --{found['name']} follows from the options of jepa submit; see jepa submit --help")
+    name = found["name"]
+    if name not in _WHOLE and any(other.startswith(name) for other in _OWN):  # sbatch takes beginnings of names too
+        raise ConfigError(f"sbatch: --{name} follows from the options of jepa submit; see jepa submit --help")
+    if any(other.startswith(name) for other in _NO_SUBMISSION):
+        raise ConfigError(f"sbatch: with --{name}, sbatch does not submit the job and come back: leave it out")
     if found["value"] is not None:
         word(f"sbatch: --{found['name']}", found["value"], features=True)

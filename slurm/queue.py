@@ -21,6 +21,14 @@ NEVER = frozenset(
 """Reasons of a pending job that waiting does not mend."""
 
 
+_LOST = re.compile("timed out|connection reset|zero bytes|unexpected message", re.IGNORECASE)
+"""What sbatch says when the controller may have taken the job and the answer did not come through."""
+
+
+class NoAnswer(ConfigError):
+    """sbatch did not tell whether the job exists, so its files have to stay."""
+
+
 def submit(script: Path, options: Sequence[str]) -> str:
     """Give a script to sbatch; the number of the job.
 
@@ -30,6 +38,7 @@ def submit(script: Path, options: Sequence[str]) -> str:
 
     Raises:
         ConfigError: there is no sbatch here, or it refuses the job.
+        NoAnswer: nobody knows; the job may be in the queue.
     """
     if shutil.which("sbatch") is None:
         raise ConfigError(
@@ -38,13 +47,24 @@ def submit(script: Path, options: Sequence[str]) -> str:
     try:
         done = _run(["sbatch", "--parsable", *options, str(script)], _outside(os.environ))
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(
-            f"sbatch gave no answer for {_SECONDS} seconds: look whether the job exists (squeue --me)"
-        ) from error
+        raise _no_answer(f"sbatch gave no answer for {_SECONDS} seconds", script) from error
+    except OSError as error:
+        raise ConfigError(f"sbatch cannot be started: {error.strerror}") from error
+    reason = reason_of(done.stderr)
+    if done.returncode < 0 or (done.returncode and _LOST.search(reason)):
+        raise _no_answer(f"sbatch did not end well ({reason or f'signal {-done.returncode}'})", script)
+    if done.returncode:
+        raise ConfigError(f"sbatch refuses the job: {reason or f'it ended with {done.returncode}'}")
     found = re.match(r"(\d+)", done.stdout.strip())
-    if done.returncode or found is None:
-        raise ConfigError(f"sbatch refuses the job: {reason_of(done.stderr) or f'it ended with {done.returncode}'}")
+    if found is None:
+        raise _no_answer("sbatch took the job and did not print its number", script)
     return found[1]
+
+
+def _no_answer(what: str, script: Path) -> NoAnswer:
+    return NoAnswer(
+        f"{what}: look whether the job exists (squeue --me); if not, submit again and remove {script.parent}"
+    )
 
 
 def state(number: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ become meanwhile, and least of all a half-edited file. An installed package does
 version in environment.json is enough.
 """
 
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -31,37 +32,61 @@ def is_installed(package: Path = PACKAGE) -> bool:
     return not {"site-packages", "dist-packages"}.isdisjoint(package.parts)
 
 
-def new_folder(out: Path) -> Path:
-    """A folder for a submission of the run in `out` that is not there yet. Makes nothing."""
+def new_folder(out: Path, *, make: bool = True) -> Path:
+    """A folder for a submission of the run in `out` that was not there.
+
+    Args:
+        out: run folder.
+        make: make it, so that it is nobody else's; else only name it.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    names = (stamp, *(f"{stamp}-{number}" for number in range(2, 1000)))
-    return next(folder for name in names if not (folder := out.absolute() / SUBMISSIONS / name).exists())
+    for name in (stamp, *(f"{stamp}-{number}" for number in range(2, 1000))):
+        folder = out.absolute() / SUBMISSIONS / name
+        try:
+            if make:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                folder.mkdir()
+            elif folder.exists():
+                continue
+        except FileExistsError:
+            if folder.parent.is_dir():
+                continue  # of another submission in the same second
+            raise ConfigError(f"cannot write {folder}: part of the path is a file") from None
+        except OSError as error:
+            raise ConfigError(f"cannot write {error.filename or folder}: {error.strerror or error}") from error
+        return folder
+    raise ConfigError(f"{out / SUBMISSIONS} holds hundreds of submissions of this second: wait for the next one")
 
 
 def keep(script: Script, package: Path = PACKAGE) -> None:
-    """Write what the job needs into its folder.
+    """Write what the job needs into its folder, which `new_folder` has made; it is removed if that fails.
 
     Raises:
-        ConfigError: the folder cannot be written.
+        ConfigError: the folder cannot be written, or the script not be made.
     """
     try:
-        script.folder.mkdir(parents=True)
         if script.code is not None:
             _copy(package, script.code)
         title = f"# jepa pretrain --config {script.config} --resume\n"
         script.config.write_text(title + configuration.to_yaml(_said_anew(script.run)), "utf-8")
         script.path.write_text(script.text(), "utf-8")
+    except ConfigError:
+        discard(script)
+        raise
     except OSError as error:
         discard(script)
         raise ConfigError(f"cannot write {error.filename or script.folder}: {error.strerror or error}") from error
 
 
 def discard(script: Script) -> None:
-    """Remove what `keep` has written, and folders that are empty then."""
+    """Remove the folder of a submission, which this process has made, and folders that are empty then."""
     shutil.rmtree(script.folder, ignore_errors=True)
-    for folder in (script.folder.parent, script.folder.parent.parent):
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+    with contextlib.suppress(OSError):  # it is not empty
+        script.folder.parent.rmdir()
+        script.folder.parent.parent.rmdir()
 
 
 def _said_anew(run: PretrainConfig) -> PretrainConfig:

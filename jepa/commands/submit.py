@@ -60,7 +60,7 @@ def run(config: Config) -> int:
         return 0
     wanted = with_absolute_paths(changed(given, {"run.requeue": given.run.requeue and config.requeue}))
     _require_startable(config, wanted)
-    folder = snapshot.new_folder(wanted.out)
+    folder = snapshot.new_folder(wanted.out, make=not config.dry_run)
     script = Script(
         job=replace(config, requeue=wanted.run.requeue),
         run=wanted,
@@ -73,6 +73,8 @@ def run(config: Config) -> int:
     snapshot.keep(script)
     try:
         number = queue.submit(script.path, script.options())
+    except queue.NoAnswer:
+        raise  # a job that is in the queue needs its files
     except ConfigError:
         snapshot.discard(script)
         raise

@@ -229,8 +229,10 @@ def test_going_on_before_a_damaged_one_keeps_what_is_new(tmp_path: Path) -> None
 
 
 def test_a_whole_newer_one_stays_the_newest(tmp_path: Path) -> None:
-    store = store_of(tmp_path, 6)
-    store.save(3, state(3), FACTS)
+    store = store_of(tmp_path, 6, keep_last=1)
+    for step in (2, 3):
+        store.save(step, state(step), FACTS)
+    assert store.steps() == [3, 6]
     assert newest(store).step == 6
     assert (store.folder / "last.ckpt").readlink().name == data_name(6)
 

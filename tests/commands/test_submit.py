@@ -11,7 +11,7 @@ import pytest
 
 from jepa.cli import main
 from jepa.config import load
-from jepa.slurm import queue
+from jepa.slurm import queue, snapshot
 from jepa.slurm.follow import follow
 from jepa.slurm.snapshot import is_installed
 from jepa.training.config import PretrainConfig
@@ -162,6 +162,51 @@ def test_a_refusal_is_one_line_and_leaves_nothing(
     sbatch('echo "sbatch: error: No such qos" >&2; echo "sbatch: error: Job failed." >&2; exit 1')
     assert fails(pretrain, capsys) == "jepa submit: error: sbatch refuses the job: No such qos; Job failed"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("sleep 30; echo 5", "gave no answer"),
+        ('echo "sbatch: error: Socket timed out on send/recv operation" >&2; exit 1', "did not end well (Socket timed"),
+        ("kill -9 $$", "did not end well (signal 9)"),
+        ("echo fine", "did not print its number"),
+    ],
+)
+def test_the_files_of_a_job_that_may_be_queued_stay(
+    pretrain: Words,
+    sbatch: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    words: str,
+) -> None:
+    sbatch(body)
+    monkeypatch.setattr(queue, "_SECONDS", 1 if "sleep" in body else 30)
+    said = fails(pretrain, capsys)
+    (folder,) = (tmp_path / "run" / "submit").iterdir()
+    assert words in said
+    assert f"look whether the job exists (squeue --me); if not, submit again and remove {folder}" in said
+    assert {"job.sbatch", "config.yaml"} <= {path.name for path in folder.iterdir()}
+
+
+def test_two_submissions_in_one_second_have_a_folder_each(
+    pretrain: Words, sbatch: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if neither sees the other's before it makes its own; and the refusal of one leaves the other's."""
+    monkeypatch.setattr(snapshot.time, "strftime", lambda form: "20261122-174129")
+    monkeypatch.setattr(Path, "exists", lambda path, *args, **kwargs: False)  # both have looked already
+    first, second = (snapshot.new_folder(tmp_path / "run") for _ in range(2))
+    monkeypatch.undo()
+    assert (first.name, second.name) == ("20261122-174129", "20261122-174129-2")
+    (first / "job.sbatch").write_text("mine")
+    sbatch("exit 1")
+    monkeypatch.setattr(snapshot.time, "strftime", lambda form: "20261122-174129")
+    second.rmdir()
+    assert main(["submit", *pretrain]) == 2
+    assert [path.name for path in (tmp_path / "run" / "submit").iterdir()] == [first.name]
+    assert (first / "job.sbatch").read_text() == "mine"
 
 
 def test_the_job_we_are_in_is_no_part_of_the_new_one(
