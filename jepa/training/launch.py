@@ -70,7 +70,9 @@ def find_ranks(environ: Mapping[str, str]) -> Ranks:
         ConfigError: variables are missing or contradict each other, or a Slurm job of several tasks has started this
             process without `srun`.
     """
-    if any(name in environ for name in (*_TORCHRUN[:4], "TORCHELASTIC_RUN_ID")):
+    # Harmless when left alone by something else: the values of a single process.
+    told = any(environ.get(name, alone) != alone for name, alone in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1")))
+    if told or any(name in environ for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")):
         return _of_torchrun(environ)
     if "SLURM_STEP_NUM_TASKS" in environ or environ.get("SLURM_PROCID", "0") != "0":
         return _of_srun(environ)

@@ -37,6 +37,43 @@ def test_a_single_process() -> None:
     assert find_ranks({"MASTER_ADDR": "x", "MASTER_PORT": "1", "LOCAL_RANK": "0"}) == Ranks(), "left by something else"
 
 
+@pytest.mark.parametrize(
+    ("environ", "message"),
+    [
+        ({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "lacks RANK, WORLD_SIZE"),
+        ({"TORCHELASTIC_RUN_ID": "a", "LOCAL_RANK": "0"}, "lacks RANK, WORLD_SIZE"),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, r"one of 4 processes \(OMPI_COMM_WORLD_SIZE\).*start by srun or torchrun"),
+        ({"PMI_SIZE": "2"}, "one of 2 processes"),
+        ({"SLURM_PROCID": "1"}, "lacks SLURM_STEP_NUM_TASKS"),
+        ({"SLURM_JOB_ID": "3", "SLURM_NNODES": "2"}, r"job 3 has 2 machines \(SLURM_NNODES\), but .* not started by srun"),
+        (TORCHRUN | {"MASTER_PORT": "0"}, "MASTER_PORT is 0"),
+        (TORCHRUN | {"MASTER_PORT": "99999"}, "MASTER_PORT is 99999"),
+        (TORCHRUN | {"RANK": "1" * 5000}, "expected a number"),
+        (
+            TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+            | {"SLURM_STEP_NUM_TASKS": "2"},
+            "WORLD_SIZE is 1, but srun has started 2 tasks",
+        ),
+    ],
+)  # fmt: skip
+def test_half_of_a_launcher_is_no_single_process(environ: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        find_ranks(environ)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "command"),
+    [
+        (Ranks(), "jepa pretrain"),
+        (Ranks(1, 2, 1, 2, "torchrun"), "torchrun --nproc-per-node 2 -m jepa pretrain"),
+        (Ranks(1, 8, 1, 4, "torchrun"), "torchrun --nnodes 2 --nproc-per-node 4 -m jepa pretrain"),
+        (Ranks(1, 8, 1, 4, "srun"), "srun --ntasks 8 python -m jepa pretrain"),
+    ],
+)
+def test_the_command_for_as_many_processes(ranks: Ranks, command: str) -> None:
+    assert ranks.command("pretrain") == command
+
+
 def test_torchrun() -> None:
     ranks = find_ranks(TORCHRUN)
     assert ranks == Ranks(5, 8, 1, 4, "torchrun", "gpu07", 29400)

@@ -126,7 +126,7 @@ def test_one_process_is_plain_calls() -> None:
 def test_nobody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, os.environ.get(name, ""))  # to be as before afterwards
-    with pytest.raises(JepaError, match=r"rank 1 of 2 on .* did not meet the others at 127.0.0.1:1 within 1 s"):
+    with pytest.raises(JepaError, match=r"rank 1 of 2 on .* did not meet the others at 127.0.0.1:1 \("):
         Team(Ranks(1, 2, 1, 2, "torchrun", "127.0.0.1", 1), CPU, 1.0)
     assert not distributed.is_initialized()
 
