@@ -342,3 +342,14 @@ def test_what_is_no_checkpoint_of_this_package_is_refused(tmp_path: Path) -> Non
     (tmp_path / "empty.ckpt").mkdir()
     with pytest.raises(DataError, match="no checkpoint at"):
         read_checkpoint(tmp_path / "empty.ckpt")
+
+
+def test_what_a_kill_after_the_commit_has_left_undone_is_done(tmp_path: Path) -> None:
+    store = store_of(tmp_path, 1, 2, keep_last=2)
+    (store.folder / "last.ckpt").unlink()
+    (store.folder / "last.ckpt").symlink_to(data_name(1))
+    (store.folder / ".last.ckpt.tmp").symlink_to(data_name(2))
+    store.keep_last = 1
+    store.tidy(newest(store))
+    assert names(store) == expected(2)
+    assert read_facts(store.folder / "last.ckpt")["step"] == 2

@@ -51,14 +51,13 @@ def test_another_configuration_is_named_with_its_rank(micro: Configure) -> None:
 
 
 def test_other_data_is_named_with_its_ranks(micro: Configure) -> None:
+    team = Replay()
+    team.said = [said(micro(), "a"), said(micro(), "b")]  # each has spoken before it is compared with
     with pytest.raises(DataError, match=r"ranks 1 and 2 of 3: other data at .* than on rank 0"):
-        # The second would be told of the first already.
-        team = Replay()
-        team.said = [team_said(micro(), "a"), team_said(micro(), "b")]
         require_same(team, micro(), "b")
 
 
-def team_said(config: PretrainConfig, data: str) -> Any:
+def said(config: PretrainConfig, data: str) -> Any:
     team = Replay()
     require_same(team, config, data)
     return team.said[0]
