@@ -288,19 +288,10 @@ def test_metadata_of_other_tensors_are_refused(written_twice: Path, tmp_path: Pa
         read_checkpoint(folder)
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize("writers", [2, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    "ever_after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "from then on"]
-)
-    "ever_after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "from then on"]
-)
-=======
 @pytest.mark.parametrize(
     "ever_after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "from then on"]
 )
 @pytest.mark.parametrize(("writers", "failing"), [(2, 0), (2, 1), pytest.param(1, 0, marks=pytest.mark.slow)])
->>>>>>> i5-store
 def test_an_error_of_the_device_in_one_process_is_one_in_all(
     memory_path: Path,
     together: Together,
