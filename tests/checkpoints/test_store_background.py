@@ -72,7 +72,7 @@ def test_the_next_one_waits_for_the_one_before(tmp_path: Path) -> None:
     assert store.steps() == [2, 3]
 
 
-@pytest.mark.parametrize("ask", [BackgroundSaver.wait, BackgroundSaver.poll, lambda saver: saver.submit(2, {}, {})])
+@pytest.mark.parametrize("ask", [BackgroundSaver.wait, lambda saver: saver.submit(2, {}, {})])
 def test_an_error_of_the_writing_comes_back_once(tmp_path: Path, ask: Callable[[BackgroundSaver], object]) -> None:
     (tmp_path / "checkpoints").touch()
     saver = BackgroundSaver(CheckpointStore(tmp_path / "checkpoints"))
@@ -81,6 +81,7 @@ def test_an_error_of_the_writing_comes_back_once(tmp_path: Path, ask: Callable[[
     assert saver._writing is not None
     saver._writing.exception(60)
     assert saver.failed
+    assert saver.poll() == [], "it is left to where all processes can be told"
     with pytest.raises(ConfigError, match="part of the path is a file"):
         ask(saver)
     assert not saver.failed
