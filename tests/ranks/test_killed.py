@@ -54,7 +54,7 @@ def test_killed_again_and_again(
     assert_same(tmp_path / "whole", out)
 
 
-@pytest.mark.parametrize("link", ["step-000000006.ckpt", None])
+@pytest.mark.parametrize("link", ["step-000000006.ckpt", pytest.param(None, marks=pytest.mark.slow)])
 def test_killed_between_the_last_checkpoint_and_its_link(launch: Launch, tmp_path: Path, link: str | None) -> None:
     """What comes after the run (its model, the next phase) starts from the newest checkpoint, not from the link."""
     out = tmp_path / "run"

@@ -84,6 +84,7 @@ def test_signals_while_data_is_opened(launch: Launch, tmp_path: Path) -> None:
     assert not (tmp_path / "ended").exists()
 
 
+@pytest.mark.slow
 def test_phases(launch: Launch, tmp_path: Path) -> None:
     """A signal to one process in the last step of a phase, and one within the next; both are heard by all."""
     file = tmp_path / "phases.yaml"
