@@ -81,12 +81,8 @@ def test_an_error_of_the_writing_comes_back_once(tmp_path: Path, ask: Callable[[
     assert saver._writing is not None
     saver._writing.exception(60)
     assert saver.failed
-<<<<<<< HEAD
     assert saver.poll() == []  # it tells of what was written, and leaves the error
     assert saver.failed
-=======
-    assert saver.poll() == [], "it is left to where all processes can be told"
->>>>>>> i5-chaos
     with pytest.raises(ConfigError, match="part of the path is a file"):
         ask(saver)
     assert not saver.failed
