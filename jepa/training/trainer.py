@@ -106,8 +106,9 @@ def _train(
     if saved:
         team.alone(lambda: require_same_start(config, saved.facts, joint_fingerprint(videos, images)))
     if team.alone(lambda: folder.is_finished(config)):
+        step = max(step, team.alone(folder.model_step) or 0)  # its checkpoints may be gone
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
-        if step < config.optim.steps:
+        if saved and step < config.optim.steps:
             log.info("its schedule has %d steps: a larger --max-steps continues it", config.optim.steps)
         return team.alone(lambda: _result(folder, step))
     with torch_settings(config.run), quiet_lightning():
