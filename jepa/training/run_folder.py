@@ -32,7 +32,7 @@ from typing import Any
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
-from jepa.checkpoints.read import checkpoint_digest
+from jepa.checkpoints.read import checkpoint_digest, checkpoint_exists
 from jepa.checkpoints.shelf import Shelf
 from jepa.checkpoints.source import is_name
 from jepa.checkpoints.store import CheckpointStore
@@ -127,6 +127,15 @@ class RunFolder:
     def saved_step(self) -> int:
         """Step of the newest checkpoint, also if a kill came before it was linked; 0 without any. Raises DataError."""
         return max(CheckpointStore(self.checkpoints).steps(), default=0)
+
+    def has_start(self) -> bool:
+        """Whether the checkpoint is there from which the next phase starts: the one of the last step. Raises DataError.
+
+        A kill in the last save can have left it without the link, which `continue_from` does without.
+        """
+        if os.path.lexists(self.checkpoint):
+            return checkpoint_exists(self.checkpoint)
+        return self.saved_step() > 0 and self.saved_step() == (self.model_step() or self.saved_step())
 
     def model_step(self) -> int | None:
         """Step at which the model was written, if it was, and if its facts say so."""
