@@ -36,9 +36,14 @@ def run(config: Config) -> int:
 
 
 def _lines(standing: Standing, now: datetime) -> Iterator[str]:
-    yield f"{standing.run}: {_state(standing, now)}"
+    yield _printable(f"{standing.run}: {_state(standing, now)}")
     for name, text in _facts(standing, now):
-        yield f"  {name:<11} {text}".rstrip()
+        yield _printable(f"  {name:<11} {text}".rstrip())
+
+
+def _printable(text: str) -> str:
+    """Names of folders can hold anything; nothing here steers a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def _state(standing: Standing, now: datetime) -> str:
@@ -50,6 +55,8 @@ def _state(standing: Standing, now: datetime) -> str:
             text = f"running, but its last sign is {quiet} old and {who} is alive: it may hang"
         case "killed":
             text = f"killed: it says running, but its last sign is {quiet} old and {who} is gone"
+        case "silent" if standing.sign and datetime.fromisoformat(standing.sign) > now:
+            text = f"silent: it says running, but its last sign is of the future ({standing.sign}); look for {who}"
         case "silent":
             text = f"silent: it says running, but its last sign is {quiet} old; look for {who}"
         case "new":

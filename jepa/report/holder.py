@@ -15,8 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jepa.report.traces import line
+from jepa.training.lines import read_bytes
+
 LOCK_FILE = "run.lock"
 """In a run folder, while a process trains in it; says "process PID on HOST"."""
+
+_LARGEST = 2**31
+"""Numbers of processes are below."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +51,18 @@ class Holder:
 def find_holder(folder: Path, status: Mapping[str, Any] | None) -> Holder | None:
     """Who trains in the folder, by its lock, which is the first thing a process writes, or its status; none if neither
     says so."""
-    host, pid = (status or {}).get("host"), (status or {}).get("pid")
+    host, pid = line((status or {}).get("host")), (status or {}).get("pid")
     locked = _lock_owner(folder / LOCK_FILE)
     if locked is not None:
         pid, host = locked
-    if not isinstance(pid, int) or host is None:
+    if type(pid) is not int or not 0 < pid < _LARGEST or host is None:
         return None
-    job = (status or {}).get("job")
-    state = None if job is None else job_state(str(job))
+    job = line((status or {}).get("job"))
+    state = None if job is None else job_state(job)
     alive = is_alive(pid) if host == socket.gethostname() else None
     if alive is None and state is not None:
         alive = state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
-    return Holder(str(host), pid, None if job is None else str(job), state, alive, locked is not None)
+    return Holder(host, pid, job, state, alive, locked is not None)
 
 
 def is_alive(pid: int) -> bool:
@@ -76,7 +82,7 @@ def is_alive(pid: int) -> bool:
 
 def job_state(job: str) -> str | None:
     """What Slurm says of a job; see `Holder.job_state`."""
-    if shutil.which("squeue") is None:
+    if shutil.which("squeue") is None or not re.fullmatch(r"\d+([_+]\d+)?", job, re.ASCII):
         return None
     command = ["squeue", "--noheader", "--jobs", job, "--format", "%T"]
     try:
@@ -90,7 +96,8 @@ def job_state(job: str) -> str | None:
 
 def _lock_owner(lock: Path) -> tuple[int, str] | None:
     try:
-        found = re.match(r"process (\d+) on (\S+)", lock.read_text("utf-8", errors="replace"))
+        found = re.match(r"process (\d{1,10}) on (\S+)", read_bytes(lock).decode("utf-8", "replace"), re.ASCII)
     except OSError:
         return None
-    return (int(found[1]), found[2]) if found else None
+    host = line(found[2]) if found else None
+    return (int(found[1]), host) if found and host else None

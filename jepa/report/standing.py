@@ -23,8 +23,10 @@ from jepa.report.traces import (
     Start,
     alarms_of,
     changes_of,
+    count,
     finite,
     last_sign,
+    line,
     newest_checkpoint,
     read_config,
     read_facts,
@@ -35,7 +37,6 @@ from jepa.training.events import EventsFile
 from jepa.training.metrics import MetricsFile
 from jepa.training.stall import stacks_in
 from jepa.training.status import State as Said
-from jepa.training.status import read_status
 
 State = Literal["new", "running", "silent", "stopped", "killed", "failed", "finished", "unfinished"]
 """new: nothing done yet. silent: says that it runs, but has given no sign for long, and whether its process lives
@@ -56,7 +57,7 @@ class Standing:
     run: str
     state: State
     reason: str | None
-    """Why it stopped or failed, if it says so."""
+    """Why it stopped or failed, if it says so; or what of it is missing."""
     step: int
     of: int | None
     clips_per_second: float | None
@@ -95,7 +96,7 @@ def read_standing(folder: Path, *, now: datetime | None = None, whole: Path | No
     """
     if not folder.is_dir():
         raise DataError(f"no such run folder: {folder}")
-    status = read_status(folder / "status.json") or {}
+    status = read_facts(folder / "status.json")
     if not status and not is_run_folder(folder):
         raise DataError(f"{folder} is no run folder: nothing of a run is in it")
     config, now, whole = read_config(folder / "config.yaml"), now or datetime.now().astimezone(), whole or folder
@@ -107,38 +108,42 @@ def read_standing(folder: Path, *, now: datetime | None = None, whole: Path | No
 
 def _of_one(folder: Path, status: Mapping[str, Any], config: Mapping[str, Any], now: datetime, resume: str) -> Standing:
     """Of a run, or a phase, without phases."""
-    rows = MetricsFile(folder / "metrics.csv").read()
-    events = EventsFile(folder / "events.jsonl").read()
+    rows, events = _rows(folder / "metrics.csv"), _events(folder / "events.jsonl")
     latest, saved = rows[-1] if rows else {}, newest_checkpoint(folder / "checkpoints")
     model = read_facts(folder / "config.json")
-    model_step = int(model.get("step") or 0) if (folder / "model.safetensors").exists() else 0
-    done = [finite(status.get("step")), latest.get("step"), saved and saved.step, model_step]
+    model_step = (count(model.get("step")) or 0) if (folder / "model.safetensors").exists() else 0
+    done = [count(status.get("step")), latest.get("step"), saved and saved.step, model_step]
     step, of = int(max(number or 0 for number in done)), steps_of(config, status)
     holder, sign = find_holder(folder, status), last_sign(folder, status)
     unsaid: State = "unfinished" if step else "new"
     if model_step and model_step >= max(step, of or 0):
         unsaid = "finished"
-    state = _state(status, holder, sign, now, unsaid)
+    state, reason = _state(status, holder, sign, now, unsaid), line(status.get("reason"))
+    if state == "finished" and unsaid != "finished":
+        # Also if it says otherwise: it was ended between its last step and the model, or the model was removed.
+        state, reason = "unfinished", f"its model of step {step} is missing"
     rate = finite(status.get("clips_per_second")) or finite(latest.get("clips_per_second"))
     return Standing(
         run=str(folder),
         state=state,
-        reason=str(status["reason"]) if state in ("stopped", "failed") and status.get("reason") else None,
+        reason=reason if state in ("stopped", "failed", "unfinished") else None,
         step=step,
         of=of,
         clips_per_second=rate,
         seconds_left=None if state == "finished" else _left(latest, rate, step, of),
         loss=finite(status.get("loss")) or finite(latest.get("loss")),
         watched={
-            name: latest[name] for name in latest if name.startswith(WATCHED) and finite(latest[name]) is not None
+            line(name) or name: value
+            for name, value in latest.items()
+            if name.startswith(WATCHED) and finite(value) is not None
         },
         checkpoint=saved,
         starts=starts_of(folder, events, going_on=state in ("running", "silent", "finished")),
-        events={kind: count for kind in COUNTED if (count := sum(event["kind"] == kind for event in events))},
+        events={kind: times for kind in COUNTED if (times := sum(event["kind"] == kind for event in events))},
         alarms=alarms_of(status, events),
-        stacks=tuple(map(str, stacks_in(folder / "stacks"))),
+        stacks=tuple(filter(None, map(line, map(str, stacks_in(folder / "stacks"))))),
         sign=sign.isoformat(timespec="seconds") if sign else None,
-        ranks=status.get("ranks"),
+        ranks=count(status.get("ranks")),
         holder=holder,
         resume=resume,
         phases=(),
@@ -147,14 +152,16 @@ def _of_one(folder: Path, status: Mapping[str, Any], config: Mapping[str, Any], 
 
 def _of_phases(whole: Standing, phases: tuple[Standing, ...], config: Mapping[str, Any]) -> Standing:
     """Of a run with phases: as far as all of them together, and else as its latest one."""
-    now, counts = phases[-1], [steps_of({**config, **changes_of(phase)}, {}) for phase in config.get("phases") or ()]
+    listed = config.get("phases")
+    planned = listed if isinstance(listed, list) else []
+    now, counts = phases[-1], [steps_of({**config, **changes_of(phase)}, {}) for phase in planned]
     every = None if None in counts else sum(filter(None, counts))
     state = now.state
     if state == "finished" and not (len(phases) == len(counts) and whole.step):  # there is no model of the whole yet
         state = "running" if whole.holder and whole.holder.alive else "unfinished"
     events: dict[str, int] = {}
     for phase in phases:
-        events |= {kind: events.get(kind, 0) + count for kind, count in phase.events.items()}
+        events |= {kind: events.get(kind, 0) + times for kind, times in phase.events.items()}
     return replace(
         now,
         run=whole.run,
@@ -173,20 +180,35 @@ def _state(
     status: Mapping[str, Any], holder: Holder | None, sign: datetime | None, now: datetime, unsaid: State
 ) -> State:
     """The state; `unsaid` if the run does not say."""
-    said: Said | None = status.get("state")
+    said: Said | None = status.get("state") if status.get("state") in list(get_args(Said)) else None
     if holder and holder.alive and (holder.locks or said == "running"):
         return "running"
-    if said is None or said not in get_args(Said):
+    if said is None:
         return unsaid
     if said != "running":
         return said
     if holder and holder.alive is False:
         return "finished" if unsaid == "finished" else "killed"
-    return "running" if sign and (now - sign).total_seconds() < QUIET else "silent"
+    # A sign from the future, as of a clock that is ahead, is no fresh one.
+    return "running" if sign and -QUIET < (now - sign).total_seconds() < QUIET else "silent"
 
 
 def _left(latest: Mapping[str, float], rate: float | None, step: int, of: int | None) -> float | None:
     """Seconds for the rest of the steps, with as many clips in each as there were on average."""
-    if not rate or of is None or not latest.get("step") or not latest.get("position"):
+    if rate is None or rate <= 0 or of is None or not latest.get("step") or not latest.get("position"):
         return None
-    return max(0, of - step) * latest["position"] / latest["step"] / rate
+    return finite(max(0, of - step) * latest["position"] / latest["step"] / rate)
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    try:
+        return MetricsFile(path).read()
+    except DataError:
+        return []
+
+
+def _events(path: Path) -> list[dict[str, Any]]:
+    try:
+        return EventsFile(path).read()
+    except OSError:
+        return []

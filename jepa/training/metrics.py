@@ -102,7 +102,7 @@ class MetricsFile:
         columns = _cells(head)
         if len({*columns}) < len(columns) or not {*COLUMNS} <= {*columns}:
             return [], bool(head)
-        rows = []
+        rows: list[dict[str, float]] = []
         for line in lines:
             row = _row([*COLUMNS, *(name for name in columns if name not in COLUMNS)], columns, _cells(line))
             if row is None:

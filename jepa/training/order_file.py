@@ -68,7 +68,7 @@ class OrderFile:
 
     def _read(self) -> tuple[list[dict[str, Any]], bool]:
         """The lines, and whether a whole one behind them is none of ours."""
-        rows = []
+        rows: list[dict[str, Any]] = []
         try:
             lines = read_lines(self.path)
         except OSError as error:

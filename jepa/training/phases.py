@@ -7,8 +7,9 @@
 
 A phase starts only when the one before has ended, and takes over all of its training state: both encoders and the
 predictor, each from its own weights, and the moments of the optimizer (`start.py`). Steps, schedules and the order of
-the clips begin anew. So which phase to continue is seen from the folders alone: the last one that has a checkpoint or,
-if that one has ended, the next. Nothing else is kept, and a kill between any two instructions costs nothing.
+the clips begin anew. So which phase to continue is seen from the folders alone: the last one that has a checkpoint or
+a model or, if that one has ended, the next. Nothing else is kept, and a kill between any two instructions costs
+nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -101,7 +102,7 @@ class Phases:
             raise ConfigError(f"{out} already holds a run: pass --resume to continue it, or another --out")
         if before is not None:
             self._require_same(before)
-        first = max((number for number, folder in enumerate(self.folders) if folder.saved_step()), default=0)
+        first = max((number for number, folder in enumerate(self.folders) if _has_begun(folder)), default=0)
         self._require_unmoved(first)
         return first + 1 if self._is_finished(first) else first
 
@@ -128,7 +129,7 @@ class Phases:
                     "the next started from it, so a longer one would change what that began with; keep --max-steps, or "
                     "choose another --out"
                 )
-        if first + 1 < len(self.runs) and self.folders[first].model.exists() and not self.folders[first].saved_step():
+        if first + 1 < len(self.runs) and self.folders[first].model.exists() and not self.folders[first].has_start():
             raise DataError(
                 f"the phase {self._name(first)} has ended, but {self.folders[first].checkpoint}, from which the next "
                 "starts, is gone: restore it, or choose another --out"
@@ -174,6 +175,11 @@ class Phases:
 
     def _name(self, number: int) -> str:
         return self.config.phases[number].name
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """Whether a phase has saved something, or has ended; its checkpoints may be gone by then."""
+    return bool(folder.saved_step() or folder.model_step())
 
 
 def _require_clips(config: PretrainConfig) -> None:

@@ -22,6 +22,7 @@ something else, is refused and the message says why.
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +32,8 @@ from typing import Any
 from jepa import config as configuration
 from jepa.checkpoints.io import atomic_write
 from jepa.checkpoints.load import encoder_digest, weights_digest
-from jepa.checkpoints.read import checkpoint_digest
+from jepa.checkpoints.read import checkpoint_digest, checkpoint_exists
+from jepa.checkpoints.shelf import Shelf
 from jepa.checkpoints.source import is_name
 from jepa.checkpoints.store import CheckpointStore
 from jepa.data.storage import absolute
@@ -39,7 +41,9 @@ from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
 from jepa.training.config import CHECKPOINT, PretrainConfig
 from jepa.training.environment import describe
+from jepa.training.events import EventsFile
 from jepa.training.launch import Ranks
+from jepa.training.lines import read_object
 from jepa.training.metrics import MetricsFile
 
 log = get_logger(__name__)
@@ -125,17 +129,26 @@ class RunFolder:
         """Step of the newest checkpoint, also if a kill came before it was linked; 0 without any. Raises DataError."""
         return max(CheckpointStore(self.checkpoints).steps(), default=0)
 
+    def has_start(self) -> bool:
+        """Whether the checkpoint is there from which the next phase starts: the one of the last step. Raises DataError.
+
+        A kill in the last save can have left it without the link, which `continue_from` does without.
+        """
+        if os.path.lexists(self.checkpoint):
+            return checkpoint_exists(self.checkpoint)
+        return self.saved_step() > 0 and self.saved_step() == (self.model_step() or self.saved_step())
+
     def model_step(self) -> int | None:
-        """Step at which the model was written, if it was."""
+        """Step at which the model was written, if it was, and if its facts say so."""
         if not (self.model.exists() and self.model_facts.exists()):
             return None
-        step = json.loads(self.model_facts.read_text()).get("step")
-        return int(step) if step is not None else None
+        step = (_object(self.model_facts) or {}).get("step")
+        return step if type(step) is int and step >= 0 else None
 
     def is_finished(self, config: PretrainConfig) -> bool:
-        """Whether all steps of `config` are done, and the model is written."""
-        step = self.saved_step()
-        return step >= config.last_step and self.model_step() == step
+        """Whether all steps of `config` are done, and the model is written. Its checkpoints may be gone by then."""
+        step = self.model_step()
+        return step is not None and step >= max(config.last_step, self.saved_step())
 
     def resume_command(self, ranks: Ranks | None = None) -> str:
         """What to type to continue this run, on as many processes."""
@@ -151,7 +164,7 @@ def open_run(config: PretrainConfig, whole: Path | None = None) -> RunFolder:
 
     Raises:
         ConfigError: the folder holds an unfinished run and `resume` is off, or it holds a run with another
-            configuration, or one with phases.
+            configuration, or one with phases, or one whose checkpoints are gone.
     """
     folder = RunFolder(config.out.absolute(), whole)
     _require_no_phases(config, folder)
@@ -162,9 +175,40 @@ def open_run(config: PretrainConfig, whole: Path | None = None) -> RunFolder:
         if whole is not None:  # the phase before lies beside it, wherever the whole has been moved to
             before = replace(before, init=config.init)
         require_same_run(before, config, folder.config)
-    if config.resume and not folder.saved_step():
+    if config.resume and not folder.is_finished(config):
+        _require_checkpoint(config, folder)
+        if folder.model.exists() and folder.model_facts.exists() and folder.model_step() is None:
+            log.warning("%s does not tell of which step the model is: it is written again", folder.model_facts)
+    if config.resume and not folder.saved_step() and folder.model_step() is None:
         log.info("nothing to resume in %s yet: starting at step 0", config.out)
     return folder
+
+
+def _require_checkpoint(config: PretrainConfig, folder: RunFolder) -> None:
+    """Raise ConfigError if the run has saved, and what it has saved is gone: it would begin anew over what is left."""
+    place = folder.checkpoints
+    if Shelf(place).steps() or folder.checkpoint.exists():
+        return  # whether they can be used is for the store to say
+    if place.is_symlink() and not place.exists():
+        problem = f"{place} points to {place.readlink()}, which is gone"
+    elif os.path.lexists(place) and not place.is_dir():
+        problem = f"{place} is no folder"
+    elif folder.model.exists() or _has_saved(folder):
+        problem = f"{place} {'holds none' if place.exists() else 'is gone'}"
+    else:
+        return  # it ended before its first checkpoint
+    if folder.holds_run():
+        raise ConfigError(
+            f"{config.out} holds a run whose checkpoints are missing: {problem}; restore them, or choose another --out"
+        )
+
+
+def _has_saved(folder: RunFolder) -> bool:
+    """Whether the history of a run tells of a checkpoint."""
+    try:
+        return any(event["kind"] == "checkpoint" for event in EventsFile(folder.events).read())
+    except OSError:
+        return False
 
 
 def _require_no_phases(config: PretrainConfig, folder: RunFolder) -> None:
@@ -253,9 +297,12 @@ def record_start(folder: RunFolder, config: PretrainConfig, step: int, ranks: in
     with atomic_write(folder.config) as file:
         file.write(f"# {folder.resume_command()}\n{configuration.to_yaml(kept)}".encode())
     now = describe()
-    starts = []
+    starts: Any = []
     if step and folder.environment.exists():
-        starts = json.loads(folder.environment.read_text()).get("starts", [])
+        starts = (_object(folder.environment) or {}).get("starts")
+        if not (isinstance(starts, list) and all(isinstance(start, dict) for start in starts)):
+            log.warning("%s is damaged: its list of starts begins anew", folder.environment)
+            starts = []
     starts.append({"time": now["time"], "command": now["command"], "step": step, "ranks": ranks})
     with atomic_write(folder.environment) as file:
         file.write(json.dumps(now | {"starts": starts}, indent=2).encode() + b"\n")
@@ -291,6 +338,14 @@ def _absolute_weights(name: str | None) -> str | None:
 def _absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     teacher = {key: _absolute_weights(value) for key, value in values.items() if key == "objective.teacher"}
     return {key: absolute(value) if isinstance(value, Path) else value for key, value in values.items()} | teacher
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    """A JSON object; none if it is not there or cannot be read."""
+    try:
+        return read_object(path)
+    except OSError:
+        return None
 
 
 def _is_free(key: str) -> bool:

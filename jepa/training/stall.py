@@ -9,6 +9,7 @@ That thread writes the stacks and nothing else. What a reader must know besides 
 therefore in the file beforehand, in a line that each step renews in place.
 """
 
+import contextlib
 import faulthandler
 import os
 import re
@@ -17,6 +18,7 @@ import time
 from pathlib import Path
 
 from jepa.logs import get_logger
+from jepa.training.lines import read_bytes
 
 log = get_logger(__name__)
 
@@ -106,9 +108,14 @@ class StallDump:
 
 
 def stacks_in(folder: Path) -> list[Path]:
-    """Files of a folder of stacks that hold some, by rank. Raises OSError if one cannot be read."""
+    """Files of a folder of stacks that hold some, by rank; those that cannot be read are passed over."""
     paths = sorted(folder.glob("rank-*.txt"), key=lambda path: (len(path.name), path.name))
-    return [path for path in paths if _kept(path.read_bytes())]
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if _kept(read_bytes(path)):
+                found.append(path)
+    return found
 
 
 def _kept(content: bytes) -> int:

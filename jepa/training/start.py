@@ -6,12 +6,15 @@ moments, as the released code of V-JEPA 2.1 does. That is `--init RUN/checkpoint
 a run with phases does. Step, position in the data and schedules are those of the new run, from 0.
 """
 
+import os
 from pathlib import Path
 
 import torch
 
+from jepa.checkpoints.manifest import LAST
 from jepa.checkpoints.read import read_checkpoint
 from jepa.checkpoints.run_checkpoint import described_model
+from jepa.checkpoints.store import CheckpointStore
 from jepa.checkpoints.weights import misfit
 from jepa.errors import DataError
 from jepa.logs import get_logger
@@ -53,6 +56,7 @@ def continue_from(module: Pretraining, path: Path) -> None:
     Raises:
         DataError: no checkpoint of this package, or one of another model.
     """
+    path = _newest(path)
     state = read_checkpoint(path)
     own, saved = module.state_dict(), state["state_dict"]
     if other := misfit(saved, own) or _functions_differ(described_model(path), _configs(module.jepa)):
@@ -61,6 +65,14 @@ def continue_from(module: Pretraining, path: Path) -> None:
     module.moments = state["optimizer"]
     module.init_digest = start_digest(str(path))
     log.info("weights and moments of step %d from %s", state["jepa"]["step"], path)
+
+
+def _newest(path: Path) -> Path:
+    """What a link to the newest checkpoint would point to if a kill has come before it was made; else the path."""
+    if path.name != LAST or os.path.lexists(path):
+        return path
+    saved = CheckpointStore(path.parent).newest()
+    return saved.path if saved else path
 
 
 def difference(one: JEPA, other: JEPA) -> str:

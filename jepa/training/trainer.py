@@ -101,9 +101,9 @@ def _train(
     require_same(team, config, joint_fingerprint(videos, images))
     folder = team.alone(lambda: open_run(config, whole))
     if team.alone(lambda: folder.is_finished(config)):
-        step = team.alone(lambda: folder.model_step() or 0)
+        step = team.alone(folder.model_step) or 0
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
-        if step < config.optim.steps:
+        if step < config.optim.steps and team.alone(folder.saved_step):  # its checkpoints may be gone
             log.info("its schedule has %d steps: a larger --max-steps continues it", config.optim.steps)
         return team.alone(lambda: _result(folder, step))
     current.claim(folder.path if whole is None else whole)

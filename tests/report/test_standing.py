@@ -7,16 +7,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from jepa.commands import status
 from jepa.errors import DataError
 from jepa.report import holder as holders
-from jepa.report.standing import read_standing
+from jepa.report.standing import State, read_standing
 from jepa.training.config import PretrainConfig
 from jepa.training.events import EventsFile
 from jepa.training.metrics import MetricsFile
@@ -118,6 +119,8 @@ def test_slurm_knows_of_a_job_elsewhere(
 @pytest.mark.parametrize("state", ["stopped", "failed", "finished"])
 def test_one_that_has_said_how_it_ended(run: Path, gone: int, state: Any) -> None:
     say(run, minutes=99, state=state, pid=gone, reason="stopped by SIGTERM after step 40 of 100")
+    (run / "model.safetensors").touch()
+    (run / "config.json").write_text(json.dumps({"step": 100 if state == "finished" else 0}))
     EventsFile(run / "events.jsonl").write(
         "finish" if state == "finished" else "stop", 40, reason="stopped by SIGTERM after step 40 of 100"
     )
@@ -256,3 +259,120 @@ def test_a_run_with_phases(micro: Configure) -> None:
     (config.out / "model.safetensors").unlink()
     found = read_standing(config.out)
     assert (found.state, found.step, found.of, len(found.phases)) == ("unfinished", 5, 9, 1)
+
+
+@pytest.mark.parametrize("model", [None, '{"step": 80}', "{", '{"step": "x"}'])
+def test_one_that_says_it_is_finished_and_has_no_model_is_not(run: Path, gone: int, model: str | None) -> None:
+    """It was killed while it wrote the model, or somebody has removed that."""
+    say(run, state="finished", step=100, pid=gone)
+    if model is not None:
+        (run / "model.safetensors").touch()
+        (run / "config.json").write_text(model)
+    found = read_standing(run, now=NOW)
+    assert (found.state, found.reason) == ("unfinished", "its model of step 100 is missing")
+    (run / "model.safetensors").touch()
+    (run / "config.json").write_text('{"step": 100}')
+    assert read_standing(run, now=NOW).state == "finished"
+
+
+def test_only_what_the_store_calls_a_checkpoint_is_one(run: Path) -> None:
+    say(run)
+    for name in ("step-abc", f"step-{'9' * 200}", "step-50", "step-000000060"):
+        (run / "checkpoints" / f"{name}.ckpt").touch()
+        if name != "step-000000060":  # what a kill has left behind
+            (run / "checkpoints" / f"{name}.json").touch()
+    (run / "checkpoints" / "step-000000070.ckpt").symlink_to("/gone")
+    (run / "checkpoints" / "step-000000070.json").touch()
+    found = read_standing(run, now=NOW)
+    assert found.checkpoint is not None
+    assert found.checkpoint.step == 30
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").touch()
+    assert read_standing(run, now=NOW).checkpoint is None
+
+
+DEEP = "[" * 99_999
+START = '{"kind": "start", "time": "t", "step": 1}\n'
+DAMAGE: dict[str, list[str]] = {
+    "status.json": [
+        *[json.dumps({"state": "running", **facts}) for facts in (
+            {"time": "2026-01-01T00:00:00"}, {"time": 5}, {"time": "0001-01-01T00:00:00+10:00"}, {"step": 10**400},
+            {"step": [1]}, {"step": -1}, {"of": "x"}, {"of": 0}, {"of": 10**400, "clips_per_second": 1e-300},
+            {"of": 10**9, "clips_per_second": 1e-320}, {"state": ["running"]}, {"state": {}},
+            {"pid": 10**30, "host": "a"}, {"pid": True, "host": "a"}, {"ranks": "x"}, {"alarms": {"a": 1}},
+            {"alarms": [[], None, 3]},
+            {"job": "--help; rm", "host": "a", "pid": 3}, {"job": [1], "host": {}, "pid": 3}, {"reason": 5},
+        )],
+        DEEP, "[]", "\xff",
+    ],
+    "events.jsonl": [
+        '{"kind": "start", "time": "x"}\n', '{"kind": "start", "step": 1}\n',
+        '{"kind": "start", "time": 1, "step": "x"}\n',
+        '{"kind": [1]}\n', START + '{"kind": "stop", "reason": "y"}\n', START + '{"kind": "finish"}\n',
+        START + '{"kind": "stop", "reason": {}}\n', '{"kind": "alarm"}\n', DEEP + "\n",
+    ],
+    "environment.json": [
+        "[1]", "{", DEEP, *(json.dumps({"starts": starts}) for starts in (
+            "abc", ["abc", "d", "e"], [{"step": None}, {"step": "x"}, {"command": [1]}], {}, 5, [{"time": {}}])),
+    ],
+    "metrics.csv": ["\xff\n", "\0" * 200_000 + "\n", "step,step\n1,2\n", "a\n1\n"],
+    "config.yaml": ["\xff", "- 1", "optim: x", "phases: abc", "phases: 5", "phases: [5]", "optim: {steps: .inf}",
+                    "phases: [{name: a, changes: 3}]", "optim: {steps: 2026-13-45}",
+                    "max_steps: [1]\noptim: {steps: 5}"],
+    "config.json": ["\xff", "[]", '{"step": "x"}', '{"step": [1]}', DEEP],
+    "run.lock": ["\xff", f"process {'9' * 4400} on a", f"process 99999999999 on {socket.gethostname()}",
+                 f"process 0 on {socket.gethostname()}", "process ٣ on a"],
+    "stacks": ["a file"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*DAMAGE, "stacks/rank-0.txt"])
+def test_nothing_in_a_damaged_file_hides_the_rest(run: Path, name: str) -> None:
+    """Neither what it holds nor what it is: a folder, or a pipe, which would never end."""
+    say(run)
+    (run / "model.safetensors").touch()
+    now = datetime.now().astimezone()
+
+    def look(what: str) -> None:
+        found = read_standing(run)
+        lines = list(status._lines(found, now))
+        assert json.loads(json.dumps(asdict(found), allow_nan=False)), what
+        assert any(text.startswith("  checkpoint  step 30, ") for text in lines), what
+        assert found.state in get_args(State), what
+
+    path = run / name
+    path.parent.mkdir(exist_ok=True)
+    for content in DAMAGE.get(name, []):
+        path.write_bytes(content.encode() if content != "\xff" else b"\xff\n")
+        look(content[:200])
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    look("a folder")
+    path.rmdir()
+    os.mkfifo(path)
+    look("a pipe")
+
+
+@pytest.mark.parametrize("pid", [0, -1])
+def test_a_process_without_a_number_is_not_running(run: Path, pid: int) -> None:
+    """To signal 0 or -1 is to signal a group, or everyone, which would succeed."""
+    say(run, minutes=40, pid=pid)
+    found = read_standing(run, now=NOW)
+    assert (found.state, found.holder) == ("silent", None)
+
+
+def test_a_sign_from_the_future_is_not_fresh(run: Path) -> None:
+    say(run, minutes=-40, host="elsewhere")
+    assert read_standing(run, now=NOW).state == "silent"
+
+
+def test_text_of_files_stays_in_its_line_and_steers_no_terminal(run: Path) -> None:
+    evil = "\x1b]0;title\x07\x1b[2J\nrun: finished\r\u202e"
+    say(run, state="failed", reason=evil, alarms=[evil], host=evil, job=evil, pid=3)
+    EventsFile(run / "events.jsonl").write("start", 1, time=evil)
+    EventsFile(run / "events.jsonl").write("stop", 1, reason=evil)
+    found = read_standing(run, now=NOW)
+    assert found.reason == "]0;title [2J run: finished"
+    text = "\n".join(status._lines(found, NOW)) + json.dumps(asdict(found), ensure_ascii=False)
+    assert text.replace("\n", "").isprintable()
+    assert sum(line.startswith("run: finished") for line in text.splitlines()) == 0

@@ -1,6 +1,7 @@
 """A run with phases that was interrupted, in a phase or between two, ends bit by bit like one that was not."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,16 +196,47 @@ def test_a_folder_may_be_moved(
     assert_same(whole, tmp_path / "elsewhere")
 
 
-def test_a_start_that_is_gone_before_it_was_used_is_not_made_again(
-    two: PretrainConfig, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
-) -> None:
+def cut_before_cooldown(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep) -> Path:
+    """The checkpoints of the first phase, which has ended; the second has saved nothing."""
     with monkeypatch.context() as patch:
         during_step(patch, 6, cut)
         with pytest.raises(PowerCut):
-            pretrain(two)
-    (two.out / NAMES[0] / "checkpoints" / "last.ckpt").unlink()
+            pretrain(config)
+    return config.out / NAMES[0] / "checkpoints"
+
+
+@pytest.mark.parametrize("left", ["nothing", "an older one"])
+def test_a_start_that_is_gone_before_it_was_used_is_not_made_again(
+    two: PretrainConfig, left: str, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
+) -> None:
+    saved = cut_before_cooldown(two, monkeypatch, during_step)
+    (saved / "last.ckpt").unlink()
+    if left == "nothing":
+        shutil.rmtree(saved)
+    else:
+        (saved / "step-000000005.ckpt").unlink()
+        assert (saved / "step-000000003.ckpt").exists()
     with pytest.raises(DataError, match=r"the phase pretrain has ended, but .*last\.ckpt, from which the next starts"):
         pretrain(replace(two, resume=True))
+
+
+def test_the_next_phase_starts_without_the_link_to_the_newest(
+    two: PretrainConfig, whole: Path, monkeypatch: pytest.MonkeyPatch, during_step: DuringStep
+) -> None:
+    """A kill came between the two, or the file system has no links."""
+    link = cut_before_cooldown(two, monkeypatch, during_step) / "last.ckpt"
+    link.unlink()
+    pretrain(replace(two, resume=True))
+    assert not link.exists(), "the checkpoints of a phase that has ended are left alone"
+    link.symlink_to("step-000000005.ckpt")
+    assert_same(whole, two.out)
+
+
+def test_a_finished_run_needs_no_checkpoints(two: PretrainConfig) -> None:
+    first = pretrain(two)
+    for name in NAMES:
+        shutil.rmtree(two.out / name / "checkpoints")
+    assert pretrain(replace(two, resume=True)) == first
 
 
 def test_what_may_and_may_not_change_on_resume(

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from jepa.training import events as module
 from jepa.training.events import EventsFile
 
 
@@ -82,7 +81,7 @@ def test_a_full_disk_is_one_warning_and_leaves_whole_lines(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.os, "write", full)
+        patch.setattr(os, "write", full)
         for step in range(3):
             file.write("skip", step)
     assert [record.getMessage() for record in caplog.records] == [

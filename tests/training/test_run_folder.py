@@ -1,6 +1,7 @@
 """Whether a run may start in a folder."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from jepa import config as configuration
 from jepa.checkpoints.store import CheckpointStore
 from jepa.errors import ConfigError, DataError
 from jepa.training.config import PretrainConfig
+from jepa.training.events import EventKind, EventsFile
+from jepa.training.metrics import MetricsFile
 from jepa.training.run_folder import (
     RunFolder,
     open_run,
@@ -18,6 +21,7 @@ from jepa.training.run_folder import (
     require_same_run,
     require_same_start,
 )
+from jepa.training.trainer import pretrain
 
 Configure = Callable[..., PretrainConfig]
 FACTS = {"position": 12, "fingerprint": "abc", "init": None}
@@ -123,6 +127,108 @@ def test_a_finished_run_needs_no_resume(started: tuple[PretrainConfig, RunFolder
         open_run(config)  # would go on to step 8
     with pytest.raises(ConfigError, match="another configuration"):
         open_run(replace(done, seed=7))
+
+
+def finish(folder: RunFolder, step: int) -> None:
+    folder.model.write_bytes(b"weights")
+    folder.model_facts.write_text(json.dumps({"step": step}))
+
+
+def lose(folder: RunFolder, how: str) -> None:
+    """Take the checkpoints away, and leave nothing, or something else, in their place."""
+    shutil.rmtree(folder.checkpoints)
+    if how == "link":
+        folder.checkpoints.symlink_to("/scratch/gone")
+    elif how == "file":
+        folder.checkpoints.touch()
+    elif how == "empty":
+        folder.checkpoints.mkdir()
+
+
+@pytest.mark.parametrize("how", ["gone", "link", "file", "empty"])
+def test_a_finished_run_needs_no_checkpoints(started: tuple[PretrainConfig, RunFolder], how: str) -> None:
+    config, folder = started
+    finish(folder, 3)
+    lose(folder, how)
+    done = replace(config, max_steps=3, resume=True)
+    assert open_run(done).is_finished(done)
+    assert open_run(replace(done, max_steps=2)).is_finished(replace(done, max_steps=2))
+    with pytest.raises(ConfigError, match=r"whose checkpoints are missing: .*; restore them, or choose another --out"):
+        open_run(replace(done, max_steps=4))
+
+
+def test_a_checkpoint_beyond_the_model_is_gone_on_with(started: tuple[PretrainConfig, RunFolder]) -> None:
+    config, folder = started
+    finish(folder, 2)
+    assert not folder.is_finished(replace(config, max_steps=2))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [("gone", "checkpoints is gone"), ("link", "points to /scratch/gone, which is gone"), ("file", "is no folder"),
+     ("empty", "checkpoints holds none")],
+)  # fmt: skip
+def test_what_is_left_of_a_run_without_its_checkpoints_is_not_trained_over(
+    started: tuple[PretrainConfig, RunFolder], how: str, message: str
+) -> None:
+    config, folder = started
+    MetricsFile(folder.metrics).append({"step": 3, "position": 12})
+    EventsFile(folder.events).write("checkpoint", 3)
+    assert open_run(replace(config, resume=True)) == folder
+    lose(folder, how)
+    with pytest.raises(ConfigError, match=message):
+        open_run(replace(config, resume=True))
+
+
+@pytest.mark.parametrize("events", [["start", "stop"], []])
+@pytest.mark.parametrize("how", ["gone", "empty"])
+def test_a_run_that_ended_before_its_first_checkpoint_begins_anew(
+    started: tuple[PretrainConfig, RunFolder], events: list[EventKind], how: str
+) -> None:
+    config, folder = started
+    lose(folder, how)
+    MetricsFile(folder.metrics).append({"step": 2, "position": 8})
+    for kind in events:
+        EventsFile(folder.events).write(kind, 0)
+    assert open_run(replace(config, resume=True)).saved_step() == 0
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"step": ', b"[]", b'{"step": "x"}', b'{"step": 1.5}'])
+def test_a_damaged_account_of_the_model_is_told_and_written_again(
+    started: tuple[PretrainConfig, RunFolder], content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, folder = started
+    finish(folder, 3)
+    folder.model_facts.write_bytes(content)
+    again = replace(config, resume=True, max_steps=3)
+    assert not open_run(again).is_finished(again)
+    assert [record.message for record in caplog.records] == [
+        f"{folder.model_facts} does not tell of which step the model is: it is written again"
+    ]
+
+
+@pytest.mark.parametrize("content", [b"\xff", b'{"starts": [', b"[]", b'{"starts": "abc"}', b'{"starts": [1]}', b"{}"])
+def test_a_damaged_list_of_starts_begins_anew(
+    started: tuple[PretrainConfig, RunFolder], content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, folder = started
+    folder.environment.write_bytes(content)
+    record_start(folder, config, 3, 1)
+    assert [start["step"] for start in json.loads(folder.environment.read_text())["starts"]] == [3]
+    assert [record.message for record in caplog.records] == [
+        f"{folder.environment} is damaged: its list of starts begins anew"
+    ]
+
+
+def test_a_resubmitted_job_leaves_a_result_without_checkpoints_alone(micro: Configure) -> None:
+    config = micro(max_steps=2, resume=True)
+    first = pretrain(config)
+    shutil.rmtree(first.run / "checkpoints")
+    before = {path: path.stat().st_mtime_ns for path in first.run.rglob("*")}
+    assert pretrain(config) == first
+    assert {path: path.stat().st_mtime_ns for path in first.run.rglob("*")} == before
+    with pytest.raises(ConfigError, match="whose checkpoints are missing"):
+        pretrain(replace(config, max_steps=4))
 
 
 def test_a_checkpoint_that_does_not_say_its_data_is_a_data_error(started: tuple[PretrainConfig, RunFolder]) -> None:
