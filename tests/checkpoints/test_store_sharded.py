@@ -291,8 +291,6 @@ def test_metadata_of_other_tensors_are_refused(written_twice: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "ever_after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "from then on"]
 )
-    "ever_after", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "from then on"]
-)
 def test_an_error_of_the_device_in_one_process_is_one_in_all(
     memory_path: Path, together: Together, disturb: Callable[..., Callable[[], bool]], ever_after: bool, writers: int
 ) -> None:
