@@ -3,6 +3,8 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from jepa.checkpoints.manifest import data_name, manifest_name
+from jepa.checkpoints.sharded_metadata import read_metadata
 from jepa.checkpoints.store import CheckpointStore, Saved, checkpoint_digest, read_checkpoint, read_facts
 from jepa.errors import ConfigError, DataError
 
@@ -285,6 +289,69 @@ def test_metadata_of_other_tensors_are_refused(written_twice: Path, tmp_path: Pa
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
     with pytest.raises(DataError, match="tells of other tensors"):
         read_checkpoint(folder)
+
+
+Spoil = Callable[[TensorStorageMetadata], object]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda entry: entry.chunks.pop(),
+        lambda entry: entry.chunks.clear(),
+        lambda entry: entry.chunks.append(entry.chunks[0]),
+        lambda entry: entry.chunks.__setitem__(1, entry.chunks[0]),
+        lambda entry: setattr(entry.chunks[1], "offsets", entry.chunks[0].offsets),
+        lambda entry: setattr(entry.chunks[1], "offsets", torch.Size([8, 0])),
+        lambda entry: setattr(entry.chunks[0], "offsets", torch.Size([-1, 0])),
+        lambda entry: setattr(entry.chunks[0], "offsets", torch.Size([0])),
+        lambda entry: setattr(entry, "size", torch.Size([14, 7])),
+        lambda entry: setattr(entry, "size", 91),
+        lambda entry: setattr(entry.properties, "dtype", 3),
+    ],
+)
+def test_parts_that_do_not_make_up_a_tensor_are_refused(written_twice: Path, tmp_path: Path, spoil: Spoil) -> None:
+    """What no part covers would be whatever lay in the memory."""
+    folder = tmp_path / "odd.ckpt"
+    shutil.copytree(written_twice / data_name(2), folder)
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    entry = metadata.state_dict_metadata["/state_dict/0.weight"]
+    assert [tuple(part.sizes) for part in entry.chunks] == [(7, 7), (6, 7)]
+    read_metadata(folder)
+    spoil(entry)
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(DataError, match="is damaged or no part of a checkpoint"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # an object with the number 2147483647
+        b"\x80\x05\x96" + (4 << 30).to_bytes(8, "little") + b"x.",  # a bytearray of 4 GiB
+        b"\x80\x04\x95" + (4 << 30).to_bytes(8, "little") + b"x.",  # a frame of 4 GiB
+        b"\x80\x04\x8e" + (4 << 30).to_bytes(8, "little") + b"x.",  # bytes
+    ],
+    ids=["memo", "bytearray", "frame", "bytes"],
+)
+def test_a_few_bytes_do_not_take_gigabytes(written_twice: Path, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "odd.ckpt"
+    shutil.copytree(written_twice / data_name(2), folder)
+    (folder / ".metadata").write_bytes(content)
+    code = (
+        "import resource, sys; from pathlib import Path; from jepa.checkpoints.read import read_checkpoint\n"
+        "from jepa.checkpoints import sharded\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "try: read_checkpoint(Path(sys.argv[1]))\n"
+        "except Exception as error: print(type(error).__name__, (peak() - before) // 1024)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True, timeout=300
+    )
+    kind, megabytes = done.stdout.split()
+    assert kind == "DataError"
+    assert int(megabytes) < 100
 
 
 @pytest.mark.parametrize("writers", [2, pytest.param(1, marks=pytest.mark.slow)])
