@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from jepa.data.storage import absolute, url_of
 from jepa.errors import ConfigError
 from jepa.slurm.job import JobConfig
+from jepa.slurm.places import folders
 from jepa.training.config import PretrainConfig
 
 TEMPLATE = Path(__file__).parent / "pretrain.sbatch"
@@ -150,12 +150,11 @@ class Script:
 
     def _seen(self) -> list[str]:
         """Folders that the run needs and that are of this machine."""
-        places = (self.run.out, self.run.data, self.run.images.data, self.run.loader.cache)
-        found = dict.fromkeys(str(absolute(place)) for place in places if place is not None and not url_of(place))
+        found = [str(place) for place in folders(self.run)]
         for place in found:
             if {",", ":"} & set(place):
                 raise ConfigError(f"{place} cannot be mounted in a container: its name has a comma or a colon")
-        return list(found)
+        return found
 
 
 def _directive(option: str) -> str:

@@ -14,6 +14,7 @@ from jepa.checkpoints.blank import require_parts
 from jepa.checkpoints.manifest import LAST
 from jepa.checkpoints.read import checkpoint_exists, read_checkpoint
 from jepa.checkpoints.shelf import Shelf
+from jepa.checkpoints.store import CheckpointStore
 from jepa.checkpoints.weights import MemoryStore, Report, Weights, norms_of
 from jepa.config import make_layer, resolve
 from jepa.errors import ConfigError, DataError
@@ -22,33 +23,49 @@ from jepa.models.catalog import IMAGENET_MEAN, IMAGENET_STD
 from jepa.models.encoder import EncoderConfig
 from jepa.models.predictor import PredictorConfig
 
+CHECKPOINTS = "checkpoints"
+"""Name of their folder in that of a run."""
 PREFIX = "jepa."
 """Of the model inside the Lightning module."""
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The last checkpoint of a run folder, if there is one; of a run with phases, that of the last one begun."""
-    found = {path: last for path in folder.glob("*-*") if path.name.split("-")[0].isdecimal() if (last := _last(path))}
-    latest = max(found, key=lambda path: int(path.name.split("-")[0]), default=None)
-    return found[latest] if latest else _last(folder)
+def find_checkpoints(folder: Path) -> Path | None:
+    """Where the checkpoints of a run folder are, if there are any; of a run with phases, of the last one begun."""
+    phases = [path for path in folder.glob("*-*") if path.name.split("-")[0].isdecimal() and _has_checkpoint(path)]
+    latest = max(phases, key=lambda path: int(path.name.split("-")[0]), default=folder)
+    return latest / CHECKPOINTS if _has_checkpoint(latest) else None
 
 
-def _last(folder: Path) -> Path | None:
-    """The newest checkpoint in one folder; a job can have been killed between writing one and linking it."""
-    checkpoints = folder / "checkpoints"
-    if checkpoint_exists(checkpoints / LAST):
-        return checkpoints / LAST
-    steps = Shelf(checkpoints).steps()
-    return Shelf(checkpoints).data(steps[-1]) if steps else None
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether there is one; a job can have been killed between writing the first and linking it."""
+    return checkpoint_exists(folder / CHECKPOINTS / LAST) or bool(Shelf(folder / CHECKPOINTS).steps())
 
 
-def open_checkpoint(path: Path) -> Weights:
+def open_newest(checkpoints: Path) -> Weights:
+    """Read the newest checkpoint of a run that is whole, as resuming does; newer ones that are not are warned about.
+
+    Raises:
+        DataError: none is, or as `open_checkpoint`.
+    """
+    if not Shelf(checkpoints).steps():
+        return open_checkpoint(checkpoints / LAST)  # somebody has copied it alone
+    saved = CheckpointStore(checkpoints).newest()
+    if saved is None:
+        raise DataError(f"{checkpoints} holds no checkpoint any more: another process has removed it")
+    return open_checkpoint(saved.path, checked=saved.checked)
+
+
+def open_checkpoint(path: Path, *, checked: bool = False) -> Weights:
     """Read a checkpoint of a run: a file, a folder of a divided model, or the link to the newest.
+
+    Args:
+        path: the data, or the link.
+        checked: the bytes are known to be those that were written.
 
     Raises:
         DataError: it is damaged, no checkpoint of this package, or `config.yaml` of its run is not there.
     """
-    content = read_checkpoint(path, lazy=True, groups=("state_dict",))
+    content = read_checkpoint(path, lazy=True, groups=("state_dict",), checked=checked)
     state = content.get("state_dict")
     if not isinstance(state, dict):
         raise DataError(f"{path} is no checkpoint of this package")
@@ -68,7 +85,7 @@ def described_model(path: Path) -> tuple[EncoderConfig, PredictorConfig]:
 
 
 def _config_of(path: Path) -> Path:
-    folder = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
     if not (folder / "config.yaml").is_file():
         raise DataError(f"{path} has no config.yaml of its run beside it, which tells its architecture")
     return folder / "config.yaml"

@@ -221,13 +221,16 @@ def assemble(folder: Path, map_location: Any = "cpu", groups: Collection[str] | 
     return {name: group for name, group in tree.items() if name not in unwanted}
 
 
-def fill(path: Path, state: dict[str, Any], group: dist.ProcessGroup, make: Make | None = None) -> dict[str, Any]:
+def fill(
+    path: Path, state: dict[str, Any], group: Callable[[], dist.ProcessGroup] | None, make: Make | None = None
+) -> dict[str, Any]:
     """Fill the tensors of a state in place, each process its part; called by all processes.
 
     Args:
         path: data of a checkpoint, as a file or as a folder.
         state: groups of tensors as in the checkpoint; an empty one is not asked for.
-        group: of all processes.
+        group: makes that of all processes, who agree on who reads what of a folder. A file is mapped into memory by
+            each of them, and copied tensor by tensor.
         make: makes a tensor of the checkpoint that has no place in the state yet; its place is then made too.
 
     Returns:
@@ -258,7 +261,7 @@ def fill(path: Path, state: dict[str, Any], group: dist.ProcessGroup, make: Make
     if other := misfit(found, places):
         raise DataError(f"{path} does not fit: {other}")
     if metadata is not None:
-        _read(path, metadata, places, group)
+        _read(path, metadata, places, None if group is None else group())
     else:
         for name, tensor in places.items():
             _copy(found[name], tensor)
@@ -270,6 +273,8 @@ def fill(path: Path, state: dict[str, Any], group: dist.ProcessGroup, make: Make
 def _copy(whole: Tensor, target: Tensor) -> None:
     """Into a tensor of the same shape, of which this process may hold a part."""
     if isinstance(target, DTensor):
+        # Every process has the whole tensor, and keeps its part: nothing is sent.
+        whole = whole.to(target.device)
         part = distribute_tensor(whole, target.device_mesh, target.placements, src_data_rank=None)
         whole, target = part.to_local(), target.to_local()
     target.copy_(whole)

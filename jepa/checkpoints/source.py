@@ -12,7 +12,7 @@ from jepa.checkpoints.hub import fetch, is_hub_name
 from jepa.checkpoints.huggingface import files_of, is_huggingface, open_huggingface, read_json
 from jepa.checkpoints.official import open_official
 from jepa.checkpoints.read import checkpoint_exists
-from jepa.checkpoints.run_checkpoint import find_checkpoint, open_checkpoint
+from jepa.checkpoints.run_checkpoint import find_checkpoints, open_checkpoint, open_newest
 from jepa.checkpoints.weights import Hints, Weights, listed
 from jepa.errors import ConfigError, DataError
 from jepa.models.catalog import CATALOG, HOST
@@ -69,9 +69,9 @@ def _open(path: Path) -> Weights:
         if path.is_file() and path.name not in (files := files_of(folder)):
             raise DataError(f"{path} is no part of the model in its folder ({listed(files)}): give a folder of its own")
         return open_huggingface(folder)
-    checkpoint = find_checkpoint(path)
-    if checkpoint is not None and not (path / WEIGHTS).is_file():
-        return open_checkpoint(checkpoint)
+    checkpoints = find_checkpoints(path)
+    if checkpoints is not None and not (path / WEIGHTS).is_file():
+        return open_newest(checkpoints)
     return open_folder(folder if path.suffix == ".json" else path)
 
 

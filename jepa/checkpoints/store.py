@@ -11,7 +11,7 @@ the oldest and takes the first whose bytes are those that were written.
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,7 @@ from jepa.checkpoints.digested import save_digested
 from jepa.checkpoints.io import cannot_write
 from jepa.checkpoints.lock import folder_lock
 from jepa.checkpoints.manifest import FORMAT_VERSION, LAST, Manifest, data_name
-from jepa.checkpoints.read import checkpoint_digest as checkpoint_digest
-from jepa.checkpoints.read import checkpoint_exists as checkpoint_exists
-from jepa.checkpoints.read import read_checkpoint as read_checkpoint
-from jepa.checkpoints.read import read_facts as read_facts
+from jepa.checkpoints.read import read_checkpoint, read_facts, require_whole
 from jepa.checkpoints.shelf import Shelf
 from jepa.errors import ConfigError, DataError
 from jepa.logs import get_logger
@@ -48,6 +45,8 @@ class Saved:
     """Of its data: a file, or a folder if it is divided among processes."""
     facts: dict[str, Any]
     bytes: int
+    checked: bool = field(default=False, compare=False)
+    """Whether its bytes are known to be those that were written, and need not be read once more to be compared."""
 
     @classmethod
     def at(cls, path: Path) -> "Saved":
@@ -183,13 +182,18 @@ class CheckpointStore:
             self._shelf.tidy()
             self._shelf.settle(saved.step, self.keep_last, self.keep_every)
 
-    def load(self, saved: Saved, *, map_location: Any = "cpu") -> dict[str, Any]:
+    def load(self, saved: Saved, *, map_location: Any = "cpu", lazy: bool = False) -> dict[str, Any]:
         """The whole state of a checkpoint, from a file or put together from a folder; no other process is asked.
+
+        Args:
+            saved: what `newest` or `save` has given, or another one, whose bytes are then compared first.
+            map_location: device of the tensors.
+            lazy: map a file into memory, which the processes of a machine then share, instead of reading it.
 
         Raises:
             DataError: it is damaged.
         """
-        return read_checkpoint(saved.path, map_location=map_location)
+        return read_checkpoint(saved.path, map_location=map_location, lazy=lazy, checked=saved.checked)
 
     def load_sharded(self, saved: Saved, state: dict[str, Any], make: "Make | None" = None) -> dict[str, Any]:
         """Fill the tensors of `state` in place, each process its own part; to be called by all of them.
@@ -209,12 +213,15 @@ class CheckpointStore:
         """
         from jepa.checkpoints.sharded import fill
 
-        return fill(saved.path, state, self.group(), make)
+        if not saved.checked:
+            require_whole(saved.path)
+        return fill(saved.path, state, self.group if saved.path.is_dir() else None, make)
 
     def group(self) -> dist.ProcessGroup:
         """The processes, on the CPU and apart from those of the training step, so that a save may run beside one.
 
-        Made by the first call, which all processes have to do together.
+        Made by the first call, which all processes have to do together: only divided models need it, and it is a
+        connection from each process to each other, which `close` ends.
         """
         if self._group is None:
             group = dist.new_group(backend="gloo", timeout=self.timeout)
@@ -222,8 +229,14 @@ class CheckpointStore:
             self._group = group
         return self._group
 
+    def close(self) -> None:
+        """Let go of the connections between the processes, if there are any. Nothing may be being saved."""
+        group, self._group = self._group, None
+        if group is not None and dist.is_initialized():
+            dist.destroy_process_group(group)
+
     def _saved(self, manifest: Manifest) -> Saved:
-        return Saved(manifest.step, self._shelf.data(manifest.step), manifest.facts, manifest.bytes)
+        return Saved(manifest.step, self._shelf.data(manifest.step), manifest.facts, manifest.bytes, checked=True)
 
     def _check(self, step: int, *, whole: bool) -> Manifest | str:
         try:

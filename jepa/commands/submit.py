@@ -19,6 +19,7 @@ from jepa.logs import get_logger
 from jepa.slurm import queue, snapshot
 from jepa.slurm.follow import follow
 from jepa.slurm.job import JobConfig
+from jepa.slurm.places import folders, inputs
 from jepa.slurm.script import Script
 from jepa.slurm.values import array_tasks, time_limit
 from jepa.training.config import PretrainConfig
@@ -104,15 +105,15 @@ def _require_startable(config: Config, wanted: PretrainConfig) -> None:
             f"run.stop_before is {wanted.run.stop_before:g} seconds, and the time limit {config.time} is {limit}: the "
             "job would stop as soon as it starts, again and again; give it more time, or less to run.stop_before"
         )
-    for place in (wanted.out, wanted.data, wanted.images.data, wanted.loader.cache):
-        if place is not None and not str(place).isprintable():
+    for place in dict.fromkeys((*inputs(wanted), *folders(wanted))):
+        if not str(place).isprintable():
             raise ConfigError(f"the path {str(place)!r} has a line break or another sign that cannot stand in a script")
     if config.setup is not None and not config.setup.is_file():
         raise ConfigError(f"setup: no file {config.setup}")
     if config.follow and config.array is not None:
         raise ConfigError("--follow shows one log, but the job of an array has one per task: leave one of both out")
-    for place in (wanted.data, wanted.images.data):
-        if place is not None and not is_there(place):
+    for place in inputs(wanted):
+        if not is_there(place):
             log.warning("%s is not there as seen from this machine; the job must see it", place)
     outs = [wanted.out] if config.array is None else [wanted.out / f"seed-{n}" for n in array_tasks(config.array)]
     for out in outs:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from jepa.checkpoints.manifest import LAST
-from jepa.checkpoints.read import read_checkpoint
+from jepa.checkpoints.read import checkpoint_digest, read_checkpoint
 from jepa.checkpoints.run_checkpoint import described_model
 from jepa.checkpoints.store import CheckpointStore
 from jepa.checkpoints.weights import misfit
@@ -27,7 +27,6 @@ from jepa.objectives.targets import Teacher
 from jepa.rng import derive
 from jepa.training.config import PretrainConfig
 from jepa.training.module import Pretraining
-from jepa.training.run_folder import start_digest
 
 log = get_logger(__name__)
 
@@ -53,17 +52,20 @@ def build_model(config: PretrainConfig, teacher: Teacher | None = None) -> JEPA:
 def continue_from(module: Pretraining, path: Path) -> None:
     """Give a module the weights of a checkpoint, each tensor its own, and its optimizer the moments.
 
+    The moments stay mapped from the file until the optimizer copies them.
+
     Raises:
-        DataError: no checkpoint of this package, or one of another model.
+        DataError: no checkpoint of this package, a damaged one, or one of another model.
     """
     path = _newest(path)
-    state = read_checkpoint(path)
+    digest = checkpoint_digest(path, whole=True)
+    state = read_checkpoint(path, lazy=True, checked=True)
     own, saved = module.state_dict(), state["state_dict"]
     if other := misfit(saved, own) or _functions_differ(described_model(path), _configs(module.jepa)):
         raise DataError(f"{path} does not fit the model: {other}")
     module.load_state_dict(saved)
     module.moments = state["optimizer"]
-    module.init_digest = start_digest(str(path))
+    module.init_digest = digest
     log.info("weights and moments of step %d from %s", state["jepa"]["step"], path)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from jepa.checkpoints.background import copied
 from jepa.checkpoints.store import CheckpointStore, Saved
 from jepa.checkpoints.tree import Keys
 from jepa.optim.state import load_optimizer_state, optimizer_state
@@ -66,23 +67,27 @@ def restore(
 ) -> None:
     """Put a checkpoint into the module and its optimizer, and into the companions if they are given.
 
+    A file is mapped into memory and copied tensor by tensor: the processes of a machine share what is read, and none
+    holds a second state.
+
     Raises:
         DataError: it cannot be read, or is of another model.
     """
-    if is_sharded(module) and saved.path.is_dir():
+    if is_sharded(module):
         # Which parameters have moments, the checkpoint says: an optimizer that starts has none, and one that goes back
         # may have more.
         own: dict[str, Any] = {"state_dict": module.state_dict(), "optimizer": {"state": {}}}
         state = store.load_sharded(saved, own, _moments_of(module)) | own
     else:
-        state = store.load(saved)
+        state = store.load(saved, lazy=True)
         load_weights(module, state["state_dict"])
     load_optimizer_state(module, _optimizer(module), state["optimizer"])
     module.init_digest = saved.facts.get("init")
     if memories is not None:
         module.step = saved.step
+        kept = copied(state["callbacks"])  # they may keep what they get, and the file would stay mapped
         for name, memory in memories.items():
-            memory.load_state_dict(state["callbacks"][name])
+            memory.load_state_dict(kept[name])
 
 
 def _moments_of(module: Pretraining) -> "Make":

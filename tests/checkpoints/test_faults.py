@@ -20,7 +20,8 @@ import pytest
 import torch
 
 from jepa.checkpoints.manifest import data_name, manifest_name
-from jepa.checkpoints.store import CheckpointStore, read_checkpoint
+from jepa.checkpoints.read import read_checkpoint
+from jepa.checkpoints.store import CheckpointStore
 from jepa.errors import ConfigError, DataError
 
 KILLED = 77

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import jepa
+from jepa.checkpoints.digested import FileDigest
 from jepa.checkpoints.io import load_state, save_state
 from jepa.checkpoints.manifest import data_name
 from jepa.checkpoints.read import read_checkpoint
-from jepa.checkpoints.run_checkpoint import find_checkpoint
-from jepa.checkpoints.store import CheckpointStore, checkpoint_exists
+from jepa.checkpoints.run_checkpoint import find_checkpoints
+from jepa.checkpoints.store import CheckpointStore
 from jepa.errors import DataError
 
 
@@ -67,20 +68,17 @@ def test_an_encoder_of_a_file_or_folder(tiny_run: Path, form: str, request: pyte
 def test_a_kill_between_writing_and_linking_costs_nothing(form: str, request: pytest.FixtureRequest) -> None:
     run: Path = request.getfixturevalue(form)
     (run / "checkpoints" / "last.ckpt").unlink()
-    found = find_checkpoint(run)
-    assert found is not None
-    assert found.name == data_name(4)
-    jepa.load_encoder(run)
-    found.rename(run / "gone")
-    assert find_checkpoint(run) is None
+    assert find_checkpoints(run) == run / "checkpoints"
+    assert jepa.load_encoder(run).facts["step"] == 4
+    (run / "checkpoints" / data_name(4)).rename(run / "gone")
+    assert find_checkpoints(run) is None
 
 
 def test_a_phase_with_a_folder_is_as_far_as_one_with_a_file(divided: Path, tmp_path: Path) -> None:
     for phase in ("1-pretrain", "2-cooldown"):
         shutil.copytree(divided, tmp_path / "whole" / phase, symlinks=True)
-    found = find_checkpoint(tmp_path / "whole")
-    assert found == tmp_path / "whole" / "2-cooldown" / "checkpoints" / "last.ckpt"
-    assert checkpoint_exists(found)
+    assert find_checkpoints(tmp_path / "whole") == tmp_path / "whole" / "2-cooldown" / "checkpoints"
+    assert jepa.load_encoder(tmp_path / "whole").facts["step"] == 4
 
 
 def test_a_checkpoint_of_format_1_is_refused(unfinished: Path) -> None:
@@ -90,3 +88,47 @@ def test_a_checkpoint_of_format_1_is_refused(unfinished: Path) -> None:
     save_state({**state, "jepa": {**state["jepa"], "format_version": 1}, "global_step": 4}, path)
     with pytest.raises(DataError, match=r"has format version 1, this package reads 2: continue with the version"):
         jepa.load_encoder(unfinished)
+
+
+def flip(path: Path) -> None:
+    """A bit of a tensor, which torch does not notice."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    torch.load(path, weights_only=True)
+
+
+@pytest.fixture
+def with_a_damaged_one(unfinished: Path) -> Path:
+    """The run with a newer checkpoint, of step 5, a bit of which has flipped."""
+    state = load_state(unfinished / "checkpoints" / "last.ckpt")
+    facts = state.pop("jepa")
+    flip(CheckpointStore(unfinished / "checkpoints").save(5, state, facts).path)
+    return unfinished
+
+
+def test_of_an_unfinished_run_the_newest_whole_one_is_taken(
+    with_a_damaged_one: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        assert jepa.load_encoder(with_a_damaged_one).facts["step"] == 4
+    assert "the checkpoint of step 5 cannot be used, that of step 4 is" in caplog.text
+
+
+def test_a_damaged_one_that_is_asked_for_is_refused(with_a_damaged_one: Path) -> None:
+    folder = with_a_damaged_one / "checkpoints"
+    for place in (folder / "last.ckpt", folder / data_name(5)):
+        with pytest.raises(DataError, match=r"step-000000005.ckpt has another digest\): restore it") as caught:
+            jepa.load_encoder(place)
+        assert "\n" not in str(caught.value)
+    assert jepa.load_encoder(folder / data_name(4)).facts["step"] == 4
+
+
+def test_all_bytes_are_compared_once(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared, of = [], FileDigest.of
+    monkeypatch.setattr(FileDigest, "of", lambda path: compared.append(path.name) or of(path))
+    jepa.load_encoder(unfinished)
+    assert compared == [data_name(4)]
+    compared.clear()
+    jepa.load_encoder(unfinished / "checkpoints" / "last.ckpt")
+    assert compared == [data_name(4)]

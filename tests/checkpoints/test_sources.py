@@ -13,7 +13,7 @@ import jepa
 from jepa.checkpoints.convert import convert
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
-from jepa.checkpoints.run_checkpoint import find_checkpoint
+from jepa.checkpoints.run_checkpoint import find_checkpoints
 from jepa.checkpoints.source import open_weights, shipped
 from jepa.checkpoints.weights import Hints
 from jepa.errors import ConfigError, DataError
@@ -324,10 +324,10 @@ def test_an_unfinished_run_with_phases_is_as_far_as_its_latest_one(tiny_run: Pat
     with pytest.raises(DataError, match="safetensors is missing"):
         jepa.load_encoder(tmp_path)
     shutil.copy(tiny_run / "checkpoints" / "last.ckpt", tmp_path / "1-first" / "checkpoints")
-    assert find_checkpoint(tmp_path) == tmp_path / "1-first" / "checkpoints" / "last.ckpt"
+    assert find_checkpoints(tmp_path) == tmp_path / "1-first" / "checkpoints"
     for phase in ("2-second", "10-last"):
         shutil.copy(tiny_run / "checkpoints" / "last.ckpt", tmp_path / phase / "checkpoints")
-    assert find_checkpoint(tmp_path) == tmp_path / "10-last" / "checkpoints" / "last.ckpt"
+    assert find_checkpoints(tmp_path) == tmp_path / "10-last" / "checkpoints"
     assert jepa.load_encoder(tmp_path).facts["source"]["format"] == "checkpoint"
 
 

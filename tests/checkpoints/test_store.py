@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 
+from jepa.checkpoints.digested import FileDigest
 from jepa.checkpoints.io import save_state
 from jepa.checkpoints.manifest import data_name, manifest_name
-from jepa.checkpoints.store import CheckpointStore, Saved, checkpoint_digest, read_checkpoint, read_facts
+from jepa.checkpoints.read import checkpoint_digest, read_checkpoint, read_facts
+from jepa.checkpoints.store import CheckpointStore, Saved
 from jepa.errors import ConfigError, DataError
 
 FACTS = {"fingerprint": "f00", "init": None, "world_size": 1}
@@ -147,6 +149,34 @@ def flip(path: Path, at: float = 0.5) -> None:
     content = bytearray(path.read_bytes())
     content[int(at * (len(content) - 1))] ^= 1
     path.write_bytes(content)
+
+
+def test_what_was_not_compared_is_compared_when_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = CheckpointStore(tmp_path)
+    saved = store.save(3, state(3), {})
+    found = newest(store)
+    flip(saved.path, 0.3)
+    for read in (
+        lambda: store.load(Saved.at(saved.path)),
+        lambda: read_checkpoint(tmp_path / "last.ckpt", lazy=True),
+        lambda: checkpoint_digest(tmp_path / "last.ckpt", whole=True),
+    ):
+        with pytest.raises(DataError, match=r"has another digest\): restore it"):
+            read()
+    flip(saved.path, 0.3)
+    assert checkpoint_digest(saved.path, whole=True) == checkpoint_digest(saved.path)
+    monkeypatch.setattr(FileDigest, "of", lambda path: pytest.fail("read twice"))
+    assert same(store.load(found)["state_dict"], state(3)["state_dict"])
+
+
+def test_with_a_manifest_of_something_else_nothing_is_read(tmp_path: Path) -> None:
+    saved = CheckpointStore(tmp_path).save(3, state(3), {})
+    manifest = saved.path.with_suffix(".json")
+    manifest.write_text(manifest.read_text().replace('"step": 3', '"step": 4'))
+    with pytest.raises(DataError, match="manifest"):
+        read_checkpoint(saved.path)
+    manifest.unlink()
+    assert same(read_checkpoint(saved.path)["state_dict"], state(3)["state_dict"])  # a copy of the data alone
 
 
 def cut(path: Path, share: float) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +14,8 @@ import torch
 from torch import nn
 
 from jepa.checkpoints.manifest import data_name, manifest_name
-from jepa.checkpoints.store import CheckpointStore, Saved, checkpoint_digest, read_checkpoint, read_facts
+from jepa.checkpoints.read import checkpoint_digest, read_checkpoint, read_facts
+from jepa.checkpoints.store import CheckpointStore, Saved
 from jepa.errors import ConfigError, DataError
 
 Together = Callable[..., list[Any]]
@@ -197,6 +199,31 @@ def test_a_whole_one_is_left_and_old_ones_go(tmp_path: Path, together: Together)
     }  # fmt: skip
 
 
+def test_connections_are_made_for_divided_models_only_and_let_go(tmp_path: Path, together: Together) -> None:
+    def work(rank: int) -> Any:
+        import torch.distributed as dist
+
+        def groups() -> int:
+            return len(dist.distributed_c10d._world.pg_map)
+
+        store, state = CheckpointStore(tmp_path), divided(1)
+        before, content = groups(), whole(state)
+        if rank == 0:
+            store.save(1, content, {})
+        dist.barrier()
+        store.load_sharded(Saved.at(tmp_path / data_name(1)), {"state_dict": state["state_dict"]})
+        store.close()
+        counts = [groups() - before]
+        for step in (2, 3):
+            store.save_sharded(step, state, {})
+            counts.append(groups() - before)
+            store.close()
+            counts.append(groups() - before)
+        return counts
+
+    assert together(2, work) == [[0, 1, 0, 1, 0]] * 2
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -215,9 +242,8 @@ def test_a_damaged_or_missing_part_is_passed_over(
     assert saved is not None
     assert saved.step == 1
     assert f"step 2 cannot be used, that of step 1 is: {data_name(2)}/{name}" in caplog.text
-    if damage is not flip:  # what only the digest tells may be read or not
-        with pytest.raises(DataError):
-            read_checkpoint(store.folder / data_name(2))
+    with pytest.raises(DataError, match=f"is damaged .*{re.escape(name)}"):
+        read_checkpoint(store.folder / data_name(2))
 
 
 @pytest.fixture(scope="module")

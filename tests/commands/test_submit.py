@@ -140,6 +140,14 @@ def test_mistakes_in_the_run_are_told_before_it_is_submitted(
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_that_are_not_there_are_told_before(
+    pretrain: Words, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--gpus-per-node", "0", "--dry-run", *pretrain, "--init", f"{tmp_path}/gone"]
+    assert main(["submit", *words]) == 0
+    assert f"{tmp_path}/gone is not there as seen from this machine" in capsys.readouterr().err
+
+
 def test_another_run_in_the_folder_is_told_before(
     pretrain: Words, tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

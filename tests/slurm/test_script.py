@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from jepa.checkpoints.source import shipped
 from jepa.errors import ConfigError
 from jepa.slurm.job import ContainerConfig, JobConfig
+from jepa.slurm.places import folders, inputs
 from jepa.slurm.script import Script
 
 Configure = Callable[..., Any]
@@ -156,6 +158,32 @@ def test_containers(script: Callable[..., Script], tmp_path: Path) -> None:
     own = f"{tmp_path}/run:{tmp_path}/run,{data}:{data}"
     assert words[3:8] == ["apptainer", "exec", "--nv", "--bind", own]
     assert words[8:10] == ["/images/a.sif", "env"]
+
+
+def test_everything_that_the_run_reads_is_seen_in_the_container(micro: Configure, tmp_path: Path) -> None:
+    """Also what only a phase reads; weights with what describes them, and nothing twice."""
+    own = {"data": "/phase/data", "objective": {"teacher": "/phase/model.safetensors"}}
+    run = micro(
+        data="s3://bucket/data",
+        init="/other/1-first/checkpoints/last.ckpt",
+        online={"data": "/online"},
+        objective={"target": "teacher", "teacher": "/weights/vitl.pt"},
+        loader={"cache": "/cache"},
+        phases=[{"name": "long"}, {"name": "short", "changes": own}],
+    )
+    made = Script(JobConfig(container=ContainerConfig(image="a.sqsh")), run, tmp_path / "run" / "submit", None)
+    words = run_script(made, tmp_path)["words"]
+    (mounts,) = (word.partition("=")[2] for word in words if word.startswith("--container-mounts="))
+    places = [str(tmp_path / "run"), "/online", "/weights/vitl.pt", "/phase", "/phase/data"]
+    expected = {*places, "/other/1-first", "/cache"}
+    found = mounts.split(",")
+    assert sorted(found) == sorted(f"{place}:{place}" for place in expected)
+
+
+def test_names_of_weights_are_no_folders(micro: Configure) -> None:
+    name = shipped()[0]
+    run = micro(init=name, objective={"target": "teacher", "teacher": name})
+    assert not [place for place in (*inputs(run), *folders(run)) if place.name == name]
 
 
 def test_folders_that_a_list_of_mounts_cannot_name_are_refused(script: Callable[..., Script]) -> None:
