@@ -47,8 +47,8 @@ class Session:
             self.stop.deadline = time.monotonic() + left - self.run.stop_before
             if left < 2 * self.run.stop_before:
                 log.warning(
-                    "the job has %.0f s left and stops %.0f s before (run.stop_before): too little for each start; give "
-                    "it more time, or lower that", left, self.run.stop_before,
+                    "the job has %.0f s left and stops %.0f s before (run.stop_before), which leaves little for each "
+                    "start: give it more time, or lower that", left, self.run.stop_before,
                 )  # fmt: skip
             log.info("the job ends in %.0f minutes: stopping %.0f s before", left / 60, self.run.stop_before)
 

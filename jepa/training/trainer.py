@@ -16,6 +16,7 @@ from lightning.pytorch import Callback
 
 from jepa.checkpoints.folder import save_folder
 from jepa.checkpoints.load import load_weights
+from jepa.checkpoints.read import checkpoint_exists, read_facts
 from jepa.checkpoints.store import CheckpointStore
 from jepa.data.mixture import Mixture
 from jepa.data.source import Source
@@ -101,6 +102,7 @@ def _train(
     require_same(team, config, joint_fingerprint(videos, images))
     folder = team.alone(lambda: open_run(config, whole))
     if team.alone(lambda: folder.is_finished(config)):
+        team.alone(lambda: _require_same_start(config, folder, joint_fingerprint(videos, images)))
         step = team.alone(folder.model_step) or 0
         log.info("%s is finished: %d of %d steps are done", config.out, step, config.last_step)
         if step < config.optim.steps and team.alone(folder.saved_step):  # its checkpoints may be gone
@@ -130,6 +132,12 @@ def _train(
             module, clips, folder, store, saved, current, watchers, finish=lambda: _save_model(module, folder, facts)
         )  # fmt: skip
     return team.alone(lambda: _result(folder, done))
+
+
+def _require_same_start(config: PretrainConfig, folder: RunFolder, fingerprint: str) -> None:
+    """As `require_same_start`, of a finished run; without its checkpoints nothing is known of that."""
+    if checkpoint_exists(folder.checkpoint):
+        require_same_start(config, read_facts(folder.checkpoint), fingerprint)
 
 
 def _save_model(module: Pretraining, folder: RunFolder, facts: dict[str, Any]) -> None:
