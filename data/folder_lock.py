@@ -48,7 +48,7 @@ class FolderLock:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             return os.open(self.file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise ConfigError(f"cannot write to the folder {self.file.parent.parent}: {error.strerror}") from None
+            raise ConfigError(f"cannot write to the folder {self.file.parent}: {error.strerror}") from None
 
     def _lock(self, what: str) -> None:
         try:

@@ -34,8 +34,10 @@ def test_json(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 def test_resume_from_the_run_s_own_configuration(arguments: list[str], tmp_path: Path) -> None:
     assert main([*arguments, "--max-steps", "2"]) == 0
     again = ["pretrain", "--config", str(tmp_path / "run" / "config.yaml")]
-    assert main(again) == 2
+    assert main(again) == 0  # it is finished, and says so
+    assert main([*again, "--max-steps", "4"]) == 2
     assert main([*again, "--resume"]) == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["step"] == 2
     assert main([*again, "--resume", "--max-steps", "4"]) == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["step"] == 4
 
