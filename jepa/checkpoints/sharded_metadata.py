@@ -39,7 +39,7 @@ class _Unpickler(pickle._Unpickler):
     few bytes can make gigabytes. For the same reason it knows no `bytearray` of a given length; torch writes none.
     """
 
-    dispatch: ClassVar[dict[int, Callable[[pickle._Unpickler], None]]] = {
+    dispatch: ClassVar[dict[int, Callable[[pickle.Unpickler], None]]] = {
         code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
     }
 

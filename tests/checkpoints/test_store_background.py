@@ -72,7 +72,7 @@ def test_the_next_one_waits_for_the_one_before(tmp_path: Path) -> None:
     assert store.steps() == [2, 3]
 
 
-@pytest.mark.parametrize("ask", [BackgroundSaver.wait, BackgroundSaver.poll, lambda saver: saver.submit(2, {}, {})])
+@pytest.mark.parametrize("ask", [BackgroundSaver.wait, lambda saver: saver.submit(2, {}, {})])
 def test_an_error_of_the_writing_comes_back_once(tmp_path: Path, ask: Callable[[BackgroundSaver], object]) -> None:
     (tmp_path / "checkpoints").touch()
     saver = BackgroundSaver(CheckpointStore(tmp_path / "checkpoints"))
@@ -80,6 +80,8 @@ def test_an_error_of_the_writing_comes_back_once(tmp_path: Path, ask: Callable[[
     saver.submit(1, {"state_dict": {}}, {})
     assert saver._writing is not None
     saver._writing.exception(60)
+    assert saver.failed
+    assert saver.poll() == [], "asks, and leaves the error to who waits"
     assert saver.failed
     with pytest.raises(ConfigError, match="part of the path is a file"):
         ask(saver)
