@@ -3,6 +3,9 @@
 It is `flock` on a file in the folder. Between processes of one machine it holds on every local file system; between
 machines it holds where the file system passes it on (NFS does, Lustre if it is mounted so). Where a file system knows
 no locks at all, a warning says so and the work goes on: then it is up to the user to start one process only.
+
+Who comes second is refused at once, and told who the first is. For a save of seconds, where the second one waits, there
+is `jepa.checkpoints.lock`.
 """
 
 import fcntl

@@ -94,17 +94,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=DIGEST)).hexdigest()
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write a state dictionary atomically. Raises ConfigError when it cannot be written."""
-    with atomic_write(path) as file:
-        torch.save(state, file)
-
-
 def load_state(path: Path, *, map_location: Any = "cpu", lazy: bool = False) -> dict[str, Any]:
     """Read a state dictionary.
 
     Args:
-        path: file written by `save_state`.
+        path: file written by `torch.save`.
         map_location: device of the tensors, as in `torch.load`.
         lazy: map the file into memory instead of reading the tensors; to look at small entries of a large file.
 

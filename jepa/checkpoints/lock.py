@@ -1,4 +1,8 @@
-"""One writer at a time in a folder."""
+"""One writer at a time in a folder: for the seconds of a save, and the next one waits.
+
+`jepa.data.folder_lock` is the other lock: of a file that names its owner, for the hours of a run or of packing, and who
+comes second is refused at once. The one here leaves no file among checkpoints, and has nobody to name.
+"""
 
 import errno
 import fcntl

@@ -19,17 +19,16 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """Of the shape of the parameter; beside them stands `step`, a scalar."""
 
 
-def optimizer_state(module: nn.Module, optimizer: torch.optim.AdamW, *, whole: bool = False) -> dict[str, Any]:
+def optimizer_state(module: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Any]:
     """State of the optimizer: {"state": {name of the parameter: {"step", "exp_avg", "exp_avg_sq"}}}.
 
-    The tensors are those of the optimizer, not copies, unless they are made whole.
+    The tensors are those of the optimizer, not copies.
 
     Args:
         module: with all parameters of the optimizer; their names are those of its `state_dict`.
-        whole: gather the moments that are divided among processes; all processes must ask for it.
     """
     state = {
-        name: {key: _whole(value) if whole else value for key, value in optimizer.state[parameter].items()}
+        name: dict(optimizer.state[parameter])
         for name, parameter in _trained(module, optimizer)
         if optimizer.state.get(parameter)
     }

@@ -4,12 +4,19 @@ import errno
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from jepa.checkpoints.io import atomic_write, load_state, put_beside, require_writable, save_state
+from jepa.checkpoints.io import atomic_write, load_state, put_beside, require_writable
 from jepa.errors import ConfigError, DataError
+
+
+def save_state(content: dict[str, Any], path: Path) -> None:
+    """By the two that every file of states is written by."""
+    with atomic_write(path) as file:
+        torch.save(content, file)
 
 
 def state(value: float) -> dict[str, object]:

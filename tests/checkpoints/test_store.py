@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from jepa.checkpoints.digested import FileDigest
-from jepa.checkpoints.io import save_state
 from jepa.checkpoints.manifest import data_name, manifest_name
 from jepa.checkpoints.read import checkpoint_digest, read_checkpoint, read_facts
 from jepa.checkpoints.store import CheckpointStore, Saved
@@ -305,7 +304,7 @@ def test_a_dangling_link_is_told_and_replaced(tmp_path: Path) -> None:
 def test_the_single_file_of_format_1_is_refused_and_not_replaced(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
     old = {"global_step": 3, "jepa": {"format_version": 1, "position": 12, "fingerprint": "f00"}}
-    save_state(old, tmp_path / "last.ckpt")
+    torch.save(old, tmp_path / "last.ckpt")
     told = r"has format version 1, this package reads 2: continue with the version .* that wrote it, or start another"
     for read in (
         store.newest,
@@ -364,7 +363,7 @@ def test_a_file_system_without_links_is_no_error(
 
 def test_what_is_no_checkpoint_of_this_package_is_refused(tmp_path: Path) -> None:
     for content in ({}, {"jepa": 3}, {"jepa": {"format_version": 2}}, {"jepa": {"step": 3}}):
-        save_state(content, tmp_path / "odd.ckpt")
+        torch.save(content, tmp_path / "odd.ckpt")
         with pytest.raises(DataError, match="is no checkpoint of this package"):
             read_checkpoint(tmp_path / "odd.ckpt")
     with pytest.raises(DataError, match="no checkpoint at"):
