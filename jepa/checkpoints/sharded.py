@@ -222,7 +222,7 @@ def assemble(folder: Path, map_location: Any = "cpu", groups: Collection[str] | 
 
 
 def fill(
-    path: Path, state: dict[str, Any], group: Callable[[], dist.ProcessGroup] | None, make: Make | None = None
+    path: Path, state: dict[str, Any], group: Callable[[], dist.ProcessGroup], make: Make | None = None
 ) -> dict[str, Any]:
     """Fill the tensors of a state in place, each process its part; called by all processes.
 
@@ -261,7 +261,7 @@ def fill(
     if other := misfit(found, places):
         raise DataError(f"{path} does not fit: {other}")
     if metadata is not None:
-        _read(path, metadata, places, None if group is None else group())
+        _read(path, metadata, places, group())
     else:
         for name, tensor in places.items():
             _copy(found[name], tensor)

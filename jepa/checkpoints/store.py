@@ -215,7 +215,7 @@ class CheckpointStore:
 
         if not saved.checked:
             require_whole(saved.path)
-        return fill(saved.path, state, self.group if saved.path.is_dir() else None, make)
+        return fill(saved.path, state, self.group, make)
 
     def group(self) -> dist.ProcessGroup:
         """The processes, on the CPU and apart from those of the training step, so that a save may run beside one.

@@ -211,7 +211,6 @@ def test_connections_are_made_for_divided_models_only_and_let_go(tmp_path: Path,
             store.save(1, content, {})
         dist.barrier()
         store.load_sharded(Saved.at(tmp_path / data_name(1)), {"state_dict": state["state_dict"]})
-        store.close()
         counts = [groups() - before]
         for step in (2, 3):
             store.save_sharded(step, state, {})
