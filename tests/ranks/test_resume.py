@@ -13,6 +13,8 @@ Launch = Callable[..., Any]
 Same = Callable[[Path, Path], None]
 AGAIN = 75
 
+LAUNCHED = "torchrun --nproc-per-node 2 -m jepa pretrain"
+
 
 def told(ended: Any) -> list[str]:
     """Lines of a process, without what torch's own C++ says of rank 1 itself."""
@@ -33,7 +35,7 @@ def test_two_then_one_then_four(launch: Launch, single: Any, tmp_path: Path, ass
     two = launch(out, options, world=2, mischief={1: [("signals", {"names": ["SIGUSR1"], "steps": [1]})]})
     first, second = two.end()
     assert (first.code, second.code) == (AGAIN, AGAIN), first.err + second.err
-    assert "stopped by SIGUSR1 after step 2 of 8, state saved; continue with: jepa pretrain --config" in first.err
+    assert f"stopped by SIGUSR1 after step 2 of 8, state saved; continue with: {LAUNCHED}" in first.err
     assert told(second) == [], "rank 0 speaks for all"
     assert saved(out) == [2]
     one = launch(out, options, mischief={0: [("signals", {"names": ["SIGTERM"], "steps": [4]})]})
@@ -78,7 +80,7 @@ def test_a_lost_process(
     left = crew.wait(1 - lost)
     assert left.code == 1
     assert "another process is gone, or did not answer for 120 s (run.timeout)" in left.err.splitlines()[-1]
-    assert f"continue with: jepa pretrain --config {out}/config.yaml --resume" in left.err
+    assert f"continue with: {LAUNCHED} --config {out}/config.yaml --resume" in left.err
     assert "Traceback" not in left.err
     assert saved(out) == [3]
     again = launch(out, options, world=2).done()
