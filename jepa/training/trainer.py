@@ -30,6 +30,7 @@ from jepa.training.config import PretrainConfig
 from jepa.training.data import facts_of, joint_fingerprint, open_data
 from jepa.training.datamodule import Clips
 from jepa.training.fitting import fit
+from jepa.training.loggers import require_loggers
 from jepa.training.metrics import MetricsFile
 from jepa.training.module import Pretraining
 from jepa.training.phases import Phases
@@ -98,6 +99,7 @@ def _train(
 ) -> PretrainResult:
     """Train one run or, with the folder of the `whole` one, one phase of it."""
     team = current.team
+    team.together(lambda: require_loggers(config.run.loggers))
     videos, images = team.together(lambda: open_data(config))
     require_same(team, config, joint_fingerprint(videos, images))
     folder = team.alone(lambda: open_run(config, whole))
