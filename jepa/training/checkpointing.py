@@ -66,7 +66,9 @@ class Checkpointing(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Pretraining)
         if self.resume is not None:
-            restore(module, self.store, self.resume, self.memories)
+            saved = self.resume
+            # Together: a file may be unreadable from one machine only, and the others must not wait for it.
+            module.team.together(lambda: restore(module, self.store, saved, self.memories))
         if module.config.run.save_in_background:
             self._saver = BackgroundSaver(self.store)
         module.wish = self._wish
@@ -147,7 +149,7 @@ class Checkpointing(Callback):
             if team.leads:
                 log.warning("step %d: nothing to go back to yet, skipped as well", step)
             return
-        restore(module, self.store, saved)
+        team.together(lambda: restore(module, self.store, saved))
         if team.leads:
             log.warning("step %d: back to the weights of step %d, the data goes on", step, saved.step)
             self.events.write("rollback", step, to=saved.step)
